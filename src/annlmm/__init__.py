@@ -1,0 +1,1 @@
+from annlmm.model.lmm import LinearMixedModel

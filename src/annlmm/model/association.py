@@ -1,0 +1,134 @@
+"""Association of features with a response at the null model's γ: y ~ N(aβ + Xα, τ²(I+γK)), one feature at a time.
+
+With ⟨·,·⟩ of `gls` and everything orthogonal to X by ordinary least squares first (Frisch–Waugh–Lovell; Kang et al. 2010,
+EMMAX; Zhou & Stephens 2012, eq. 3–4):
+
+    num = ⟨ã,ỹ⟩ − ⟨ã,Q⟩⟨Q,Q⟩⁻¹⟨Q,ỹ⟩,   den = ⟨ã,ã⟩ − ⟨ã,Q⟩⟨Q,Q⟩⁻¹⟨Q,ã⟩,   β = num/den,
+    RSS₁ = RSS₀ − num²/den,   SE² = RSS₁/((n−p−1) den),   R² = num²/(den RSS₀).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annlmm.model.gls import Gls, make_gls
+from annlmm.model.hypothesis import TESTS
+from annlmm.model.profile import Profile
+from annlmm.model.response import Response
+from annlmm.model.space import RemlSpace
+from annlmm.model.statistics import FeatureStatistics
+
+Float = NDArray[np.float64]
+
+STATUS = ("ok", "constant", "collinear", "all_missing", "masked")
+OK, CONSTANT, COLLINEAR, ALL_MISSING, MASKED = range(len(STATUS))
+
+
+@dataclass(frozen=True)
+class Association:
+    """Tests of m features; NaN where `status` is not ok (an index into `STATUS`).
+
+    Attributes
+    ----------
+    beta, standard_error
+        Effect of one unit of the feature, in units of y.
+    statistic, df
+        Of the test that was asked for, and its denominator degrees of freedom (NaN for χ²).
+    chi_sq
+        Likelihood ratio n log(RSS₀/RSS₁), always.
+    sigma_sq, tau_sq
+        Variance components with the feature in the model, RSS₁/(n−p−1) split by γ.
+    p_value, neg_log10_p_value
+        The second survives where the first underflows.
+    """
+
+    beta: Float
+    standard_error: Float
+    statistic: Float
+    df: Float
+    chi_sq: Float
+    sigma_sq: Float
+    tau_sq: Float
+    p_value: Float
+    neg_log10_p_value: Float
+    status: NDArray[np.int8]
+
+    @staticmethod
+    def concatenate(parts: list[Association]) -> Association:
+        return Association(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Association)))
+
+    @staticmethod
+    def empty(size: int, status: int) -> Association:
+        columns = [np.full(size, np.nan) for _ in fields(Association)[:-1]]
+        return Association(*columns, np.full(size, status, dtype=np.int8))
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One response at one γ, ready for blocks of features."""
+
+    space: RemlSpace
+    gls: Gls
+    u_y: Float
+    q_solved: Float
+    rss: float
+    gamma: float
+
+    @property
+    def df_residual(self) -> int:
+        """Of the alternative: n − p − 1."""
+        return self.space.df_residual - 1
+
+    def ratios(self, features: FeatureStatistics, response: int = 0) -> tuple[Float, Float]:
+        """num and den of every feature."""
+        u, gls, space = features.u, self.gls, self.space
+        weighted = (u.T * gls.w).T
+        aq = gls.cross(u, space)
+        num = self.u_y @ weighted - self.q_solved @ aq
+        if not space.angles.complete:
+            num = num + features.y[:, response] - self.u_y @ u
+        den = np.einsum("rj,rj->j", weighted, u) + features.outside - np.einsum("pj,pq,qj->j", aq, gls.qq_inverse, aq)
+        return np.asarray(num), np.asarray(den)
+
+    def test(self, features: FeatureStatistics, test: str = "wald", response: int = 0) -> Association:
+        """Test every feature of a block."""
+        num, den = self.ratios(features, response)
+        bad = features.constant | features.collinear | ~(den > 0)
+        status = np.where(features.constant & features.collinear, CONSTANT, np.where(bad, COLLINEAR, OK)).astype(np.int8)
+        bad = status != OK
+        num, den = np.where(bad, np.nan, num), np.where(bad, np.nan, den)
+        n, df = self.space.n, self.df_residual
+        beta = num / den
+        # RSS₁/RSS₀ = 1 − R²; a feature equal to y leaves nothing.
+        r_sq = np.minimum(num * beta / self.rss, 1.0)
+        tau_sq = self.rss * (1.0 - r_sq) / df
+        with np.errstate(divide="ignore"):
+            chi_sq = -n * np.log1p(-r_sq)
+        result = TESTS[test](r_sq, n, self.space.p)
+        at_one = np.isinf(self.gamma)
+        return Association(
+            beta=beta,
+            standard_error=np.sqrt(tau_sq / den),
+            statistic=result.statistic,
+            df=np.where(bad, np.nan, result.df),
+            chi_sq=chi_sq,
+            sigma_sq=self.gls.gamma * tau_sq,
+            tau_sq=tau_sq * 0.0 if at_one else tau_sq,
+            p_value=np.exp(result.log_p_value),
+            neg_log10_p_value=-result.log_p_value / np.log(10.0),
+            status=status,
+        )
+
+
+def make_scan(space: RemlSpace, response: Response, profile: Profile, gamma: float) -> Scan:
+    """Prepare the tests of features against one response at γ."""
+    if space.df_residual < 2:
+        raise ValueError(
+            f"{space.n} observations and {space.p} fixed effects leave {space.df_residual} degree of freedom; testing a feature "
+            "takes one more: at least 2 are needed"
+        )
+    gls = make_gls(space, gamma)
+    return Scan(space, gls, response.u, gls.solve_q(response.u, space), profile.rss(gls.gamma), gamma)

@@ -1,0 +1,167 @@
+"""One interface over the representations of K = U S Uᵀ: a dense U, or groups whose U is never formed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from annlmm.model.eigen import Spectrum, from_factor, from_kernel
+
+Float = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+
+class Basis(ABC):
+    """An orthonormal eigenbasis U (n × r) of a kernel K = U S Uᵀ with its non-zero eigenvalues."""
+
+    @property
+    @abstractmethod
+    def n(self) -> int:
+        """Number of observations."""
+
+    @property
+    @abstractmethod
+    def eigenvalues(self) -> Float:
+        """The r non-zero eigenvalues, positive."""
+
+    @property
+    def rank(self) -> int:
+        return self.eigenvalues.size
+
+    @abstractmethod
+    def project(self, a: Any) -> Float:
+        """Uᵀ a for a vector or an n × m block, dense or scipy sparse."""
+
+    @abstractmethod
+    def expand(self, v: Float) -> Float:
+        """U v for a vector or an r × m block."""
+
+    @abstractmethod
+    def restrict(self, kept: Index) -> Basis:
+        """The basis of K[kept, kept], exactly."""
+
+    @cached_property
+    def trace_scale(self) -> float:
+        """t: mean diagonal of the centred kernel H K H, the variance that K gives to a unit (GEMMA's trace_G)."""
+        ones = self.project(np.ones(self.n))
+        s = self.eigenvalues
+        return float((s.sum() - s @ ones**2 / self.n) / self.n)
+
+
+@dataclass(frozen=True)
+class DenseBasis(Basis):
+    """U is kept as an array.
+
+    Attributes
+    ----------
+    u
+        n × r, orthonormal columns.
+    s
+        The r eigenvalues.
+    centered
+        Whether restricting to some rows centres the kernel again (genetic relationship matrices).
+    """
+
+    u: Float
+    s: Float
+    centered: bool = False
+
+    @property
+    def n(self) -> int:
+        return self.u.shape[0]
+
+    @property
+    def eigenvalues(self) -> Float:
+        return self.s
+
+    def project(self, a: Any) -> Float:
+        if sparse.issparse(a):
+            return np.asarray((a.T @ self.u).T)
+        return np.asarray(self.u.T @ a)
+
+    def expand(self, v: Float) -> Float:
+        return np.asarray(self.u @ v)
+
+    def restrict(self, kept: Index) -> DenseBasis:
+        if np.array_equal(kept, np.arange(self.n)):
+            return self
+        return restrict_rows(self.u[kept], self.s, centered=self.centered)
+
+
+def restrict_rows(u_kept: Float, s: Float, *, centered: bool) -> DenseBasis:
+    """K[kept, kept] = F Fᵀ with F = U[kept] √S, centred again where the kernel is: F ← H F."""
+    factor = u_kept * np.sqrt(s)
+    if centered:
+        factor -= factor.mean(axis=0)
+    spectrum = from_factor(factor)
+    return DenseBasis(spectrum.u, spectrum.eigenvalues, centered)
+
+
+@dataclass(frozen=True)
+class GroupBasis(Basis):
+    """K = Z K_d Zᵀ for groups: U = Z N^{−½} W with N^½ K_d N^½ = W S Wᵀ, never n × r.
+
+    Attributes
+    ----------
+    codes
+        n group numbers in 0 … D−1, each group present.
+    relatedness
+        K_d, D × D; None for independent groups (K_d = I).
+    """
+
+    codes: Index
+    relatedness: Float | None = None
+
+    @property
+    def n(self) -> int:
+        return self.codes.size
+
+    @cached_property
+    def counts(self) -> Float:
+        return np.bincount(self.codes).astype(np.float64)
+
+    @cached_property
+    def _indicator(self) -> Any:
+        """Zᵀ, D × n."""
+        n = self.n
+        return sparse.csr_matrix((np.ones(n), (self.codes, np.arange(n))), shape=(self.counts.size, n))
+
+    @cached_property
+    def _spectrum(self) -> Spectrum | None:
+        if self.relatedness is None:
+            return None
+        root = np.sqrt(self.counts)
+        return from_kernel(root[:, None] * self.relatedness * root, argument="relatedness")
+
+    @property
+    def eigenvalues(self) -> Float:
+        return self.counts if self._spectrum is None else self._spectrum.eigenvalues
+
+    def project(self, a: Any) -> Float:
+        sums = self._indicator @ a
+        sums = np.asarray(sums.toarray() if sparse.issparse(sums) else sums, dtype=np.float64)
+        scaled = (sums.T / np.sqrt(self.counts)).T
+        return scaled if self._spectrum is None else self._spectrum.u.T @ scaled
+
+    def expand(self, v: Float) -> Float:
+        levels = v if self._spectrum is None else self._spectrum.u @ v
+        return np.asarray((levels.T / np.sqrt(self.counts)).T[self.codes])
+
+    def restrict(self, kept: Index) -> GroupBasis:
+        """Recount the groups and drop the empty ones; never centred (σ² stays the variance between groups)."""
+        if np.array_equal(kept, np.arange(self.n)):
+            return self
+        present, codes = np.unique(self.codes[kept], return_inverse=True)
+        related = None if self.relatedness is None else self.relatedness[np.ix_(present, present)]
+        return GroupBasis(codes.astype(np.intp), related)
+
+
+def no_kernel(n: int) -> DenseBasis:
+    """Rank zero: ordinary least squares through the same code."""
+    return DenseBasis(np.zeros((n, 0)), np.zeros(0))

@@ -1,0 +1,117 @@
+"""Kernels and factors to an eigenbasis: symmetry, positive semi-definiteness, rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.linalg import eigh, svd
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """The non-zero part of an eigendecomposition, largest eigenvalue first.
+
+    Attributes
+    ----------
+    u
+        n × r orthonormal eigenvectors, Fortran order (made for uᵀ @ A).
+    eigenvalues
+        The r eigenvalues kept, positive.
+    n_clipped
+        Negative eigenvalues within round-off that were set to zero.
+    explained
+        Share of the trace that the kept eigenvalues carry.
+    """
+
+    u: Float
+    eigenvalues: Float
+    n_clipped: int
+    explained: float
+
+    def scaled(self, factor: float) -> Spectrum:
+        return replace(self, eigenvalues=self.eigenvalues * factor)
+
+
+def from_kernel(kernel: NDArray[np.floating], rank: float | None = None, *, argument: str = "kernel", keep_null: bool = False) -> Spectrum:
+    """Eigendecompose a symmetric positive semi-definite n × n kernel; with `keep_null`, its null vectors too (eigenvalue 0).
+
+    Raises
+    ------
+    ValueError
+        If the kernel is not square, not finite, not symmetric, zero, or has an eigenvalue that is negative beyond round-off.
+    """
+    k = np.asarray(kernel)
+    if k.ndim != 2 or k.shape[0] != k.shape[1]:
+        raise ValueError(f"{argument}: must be a square matrix, received shape {k.shape}")
+    precision = np.finfo(k.dtype if k.dtype in (np.float32, np.float16) else np.float64).eps
+    k = k.astype(np.float64)
+    if not np.isfinite(k).all():
+        rows = int((~np.isfinite(k)).any(axis=1).sum())
+        raise ValueError(f"{argument}: NaN or infinite values in {rows} of {k.shape[0]} rows; drop or impute them")
+    size = np.abs(k).max(initial=0.0)
+    if size == 0:
+        raise ValueError(f"{argument}: all values are zero; there is nothing to fit")
+    # Kernels read from text or made in float32 are symmetric to their own precision only.
+    asymmetry = np.abs(k - k.T).max() / size
+    if asymmetry > max(1e-6, 16 * precision):
+        raise ValueError(
+            f"{argument}: not symmetric (K and its transpose differ by up to {asymmetry:.2g} of the largest value); "
+            "pass (K + K.T) / 2 if the difference is meant to be noise"
+        )
+    values, vectors = eigh((k + k.T) / 2, overwrite_a=True, driver="evd")
+    # Perturbing every entry by its precision moves an eigenvalue by about √n · precision · ‖K‖ (Weyl, random signs).
+    slack = max(1e-8, 10 * np.sqrt(k.shape[0]) * precision) * values[-1]
+    if values[0] < -slack:
+        raise ValueError(
+            f"{argument}: not positive semi-definite (smallest eigenvalue {values[0]:.4g}, largest {values[-1]:.4g}); "
+            "K must be a covariance, e.g. Z @ Z.T"
+        )
+    zero = k.shape[0] * precision * values[-1]
+    n_clipped = int((values < 0).sum())
+    if keep_null:
+        values = np.where(values > zero, values, 0.0)
+        return Spectrum(np.asfortranarray(vectors[:, ::-1]), values[::-1].copy(), n_clipped, 1.0)
+    return _select(values[::-1], vectors[:, ::-1], zero, rank, n_clipped=n_clipped, argument=argument)
+
+
+def from_factor(factor: Float, rank: float | None = None, *, argument: str = "kernel") -> Spectrum:
+    """Eigendecompose K = F Fᵀ from its n × m factor."""
+    n, m = factor.shape
+    if m >= n:
+        return from_kernel(factor @ factor.T, rank, argument=argument)
+    if not np.isfinite(factor).all():
+        raise ValueError(f"{argument}: NaN or infinite values; drop or impute these rows")
+    # The thin SVD, not FᵀF: its vectors stay orthonormal down to the smallest singular value.
+    u, root, _ = svd(factor, full_matrices=False, overwrite_a=False)
+    if root.max(initial=0.0) == 0:
+        raise ValueError(f"{argument}: all values are zero; there is nothing to fit")
+    values = root**2
+    zero = m * np.finfo(np.float64).eps * values[0]
+    return _select(values, u, zero, rank, n_clipped=0, argument=argument)
+
+
+def _select(values: Float, vectors: Float, zero: float, rank: float | None, *, n_clipped: int, argument: str) -> Spectrum:
+    positive = int((values > zero).sum())
+    kept = min(positive, resolve_rank(values[:positive], rank, argument))
+    explained = float(values[:kept].sum() / values[:positive].sum())
+    return Spectrum(np.asfortranarray(vectors[:, :kept]), np.ascontiguousarray(values[:kept]), n_clipped, explained)
+
+
+def resolve_rank(values: Float, rank: float | None, argument: str = "kernel") -> int:
+    """How many of the descending eigenvalues `rank` asks for: None all, an int that many, a fraction that share of the trace."""
+    if rank is None:
+        return values.size
+    if isinstance(rank, (bool, np.bool_)) or not isinstance(rank, (int, float, np.integer, np.floating)):
+        raise TypeError(f"rank: must be None, an int or a fraction, received {rank!r} of type {type(rank).__name__}")
+    if isinstance(rank, (int, np.integer)):
+        if rank < 1:
+            raise ValueError(f"rank: must be at least 1, received {rank}; pass kernel=None to `fit_null` for no kernel")
+        return int(rank)
+    if not 0 < rank <= 1:
+        raise ValueError(f"rank: as a fraction of the trace must lie in (0, 1], received {rank}")
+    share = np.cumsum(values) / values.sum()
+    return int(min(np.searchsorted(share, rank * (1 - 1e-12)) + 1, values.size))

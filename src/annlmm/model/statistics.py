@@ -1,0 +1,93 @@
+"""Sufficient statistics of a block of features: all that a test at any γ needs of it.
+
+They concatenate over columns; a block is dense (n × b) or CSC, in float64, with missing values already filled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from annlmm.model.basis import Basis
+from annlmm.model.design import COLLINEAR_TOLERANCE, Design
+from annlmm.model.space import RemlSpace
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class FeatureStatistics:
+    """Of b features ã = Ma, the fixed effects projected out.
+
+    Attributes
+    ----------
+    u
+        Uᵀã, r × b.
+    y
+        ãᵀ(My), b × T for T responses.
+    outside
+        c_ãã = ‖ã‖² − ‖Uᵀã‖², exactly 0 where nothing orthogonal to X is outside U.
+    constant, collinear
+        Per feature: no variation; a linear combination of the fixed effects.
+    """
+
+    u: Float
+    y: Float
+    outside: Float
+    constant: NDArray[np.bool_]
+    collinear: NDArray[np.bool_]
+
+
+def shift_columns(block: Any) -> Any:
+    """Subtract each column's first value, so that an offset costs no digits; sparse columns only where no zero is implicit.
+
+    For use where the design spans the constant. Changes `block` in place and returns it.
+    """
+    if sparse.issparse(block):
+        n = block.shape[0]
+        full = np.flatnonzero(np.diff(block.indptr) == n)
+        for j in full:
+            values = block.data[block.indptr[j] : block.indptr[j + 1]]
+            values -= values[0]
+        return block
+    block -= block[0].copy()
+    return block
+
+
+def feature_statistics(block: Any, my: Float, design: Design, basis: Basis, space: RemlSpace) -> FeatureStatistics:
+    """Statistics of a block, shifted by the caller's leave (it may be overwritten).
+
+    Parameters
+    ----------
+    block
+        n × b float64, dense or CSC.
+    my
+        n × T, responses with the fixed effects projected out.
+    """
+    if design.spans_constant:
+        block = shift_columns(block)
+    if sparse.issparse(block):
+        square = np.asarray(block.multiply(block).sum(axis=0)).ravel()
+        total = np.asarray(block.sum(axis=0)).ravel()
+        q, y = np.asarray((block.T @ design.q).T), np.asarray(block.T @ my)
+    else:
+        square = np.einsum("ij,ij->j", block, block)
+        total = block.sum(axis=0)
+        q, y = design.q.T @ block, block.T @ my
+    u = basis.project(block)
+    return assemble(u, q, y, square, total, design, space)
+
+
+def assemble(u: Float, q: Float, y: Float, square: Float, total: Float, design: Design, space: RemlSpace) -> FeatureStatistics:
+    """From the raw sums Uᵀa, Qᵀa, yᵀa, Σa², Σa."""
+    centred = square - total**2 / space.n
+    constant = centred <= COLLINEAR_TOLERANCE**2 * square
+    left = square - np.einsum("pj,pj->j", q, q)
+    collinear = left <= COLLINEAR_TOLERANCE**2 * square
+    u = u - space.angles.t @ q
+    outside = np.zeros_like(square) if space.angles.complete else np.maximum(left - np.einsum("rj,rj->j", u, u), 0.0)
+    return FeatureStatistics(u, y, outside, constant, collinear)
