@@ -1,4 +1,4 @@
-"""Scans of the seed's class: features as columns of P A in memory, or as rows of stored arrays through dask."""
+"""Scans of `LinearMixedModel`: features as columns of P A in memory, or as rows of stored arrays through dask."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ def alternatives_table(model: LinearMixedModel, scan: Scan, pa: NDArray[Any], a:
     """Test the columns of `pa` (r × m), with `a` (n × m) for a low-rank model, a block of columns at a time."""
     m = pa.shape[1]
     width = max(1, BLOCK_BYTES // (8 * (model.r + (0 if a is None else model.n))))
-    parts = [_block(model, scan, pa[:, i : i + width], None if a is None else a[:, i : i + width]) for i in range(0, m, width)]
+    parts = [
+        _block(model, scan, pa[:, i : i + width], None if a is None else a[:, i : i + width])
+        for i in range(0, m, width)
+    ]
     table = np.concatenate(parts) if parts else np.zeros((0, len(COLUMNS)))
     return pd.DataFrame(table, columns=list(COLUMNS), index=pd.RangeIndex(m, name="idx"))
 
@@ -52,9 +55,13 @@ def dask_alternatives(model: LinearMixedModel, scan: Scan, pa: Any, a: Any, part
     try:
         import dask.array as da
     except ImportError as error:
-        raise ImportError("features in dask or zarr arrays need dask; install it with: pip install 'annlmm[lazy]'") from error
+        raise ImportError(
+            "features in dask or zarr arrays need dask; install it with: pip install 'annlmm[lazy]'"
+        ) from error
 
-    if partition_size is not None and (isinstance(partition_size, bool) or not isinstance(partition_size, (int, np.integer)) or partition_size < 1):
+    if partition_size is not None and (
+        isinstance(partition_size, bool) or not isinstance(partition_size, (int, np.integer)) or partition_size < 1
+    ):
         raise ValueError(f"partition_size: must be a positive number of features, received {partition_size!r}")
     arrays = []
     for name, value, width in (("pa", pa, model.r), ("a", a, model.n)):
@@ -62,7 +69,9 @@ def dask_alternatives(model: LinearMixedModel, scan: Scan, pa: Any, a: Any, part
             continue
         array = da.from_zarr(value) if isinstance(value, (str, PathLike)) else da.asarray(value)
         if array.ndim != 2 or array.shape[1] != width:
-            raise ValueError(f"{name}: a lazy array has features as rows and must have shape (m, {width}), received {array.shape}")
+            raise ValueError(
+                f"{name}: a lazy array has features as rows and must have shape (m, {width}), received {array.shape}"
+            )
         arrays.append(array)
     m = arrays[0].shape[0]
     if arrays[-1].shape[0] != m:
@@ -73,5 +82,7 @@ def dask_alternatives(model: LinearMixedModel, scan: Scan, pa: Any, a: Any, part
     def task(*blocks: NDArray[Any]) -> Float:
         return _block(model, scan, blocks[0].T, blocks[1].T if len(blocks) > 1 else None)
 
-    table = da.map_blocks(task, *arrays, dtype=np.float64, chunks=(arrays[0].chunks[0], (len(COLUMNS),)), meta=np.zeros((0, 0)))
+    table = da.map_blocks(
+        task, *arrays, dtype=np.float64, chunks=(arrays[0].chunks[0], (len(COLUMNS),)), meta=np.zeros((0, 0))
+    )
     return pd.DataFrame(np.asarray(table.compute()), columns=list(COLUMNS), index=pd.RangeIndex(m, name="idx"))

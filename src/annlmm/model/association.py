@@ -57,13 +57,15 @@ class Association:
     status: NDArray[np.int8]
 
     @staticmethod
-    def concatenate(parts: list[Association]) -> Association:
-        return Association(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(Association)))
-
-    @staticmethod
     def empty(size: int, status: int) -> Association:
-        columns = [np.full(size, np.nan) for _ in fields(Association)[:-1]]
-        return Association(*columns, np.full(size, status, dtype=np.int8))
+        """All NaN, to be filled."""
+        columns = {f.name: np.full(size, np.nan) for f in fields(Association) if f.name != "status"}
+        return Association(**columns, status=np.full(size, status, dtype=np.int8))
+
+    def assign(self, columns: NDArray[np.intp], part: Association) -> None:
+        """Fill in the results of some features."""
+        for f in fields(Association):
+            getattr(self, f.name)[columns] = getattr(part, f.name)
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,9 @@ class Scan:
         """Test every feature of a block."""
         num, den = self.ratios(features, response)
         bad = features.constant | features.collinear | ~(den > 0)
-        status = np.where(features.constant & features.collinear, CONSTANT, np.where(bad, COLLINEAR, OK)).astype(np.int8)
+        status = np.where(features.constant & features.collinear, CONSTANT, np.where(bad, COLLINEAR, OK)).astype(
+            np.int8
+        )
         bad = status != OK
         num, den = np.where(bad, np.nan, num), np.where(bad, np.nan, den)
         n, df = self.space.n, self.df_residual

@@ -79,7 +79,9 @@ def make_design(x: Float, names: Sequence[str] | None = None, *, argument: str =
     n, p = x.shape
     names = tuple(names) if names is not None else tuple(f"x{j}" for j in range(p))
     if p == 0:
-        raise ValueError(f"{argument}: received no columns; the model needs at least one fixed effect, add an intercept")
+        raise ValueError(
+            f"{argument}: received no columns; the model needs at least one fixed effect, add an intercept"
+        )
     if not np.isfinite(x).all():
         bad = [names[j] for j in np.flatnonzero(~np.isfinite(x).all(axis=0))]
         raise ValueError(f"{argument} {_quoted(bad)}: NaN or infinite values; drop these rows or impute them")
@@ -120,7 +122,9 @@ def make_design(x: Float, names: Sequence[str] | None = None, *, argument: str =
     return Design(x, names, np.ascontiguousarray(q), r_full, spans)
 
 
-def _collinear_message(argument: str, names: tuple[str, ...], r: Float, order: NDArray[np.intp], bad: NDArray[np.intp]) -> str:
+def _collinear_message(
+    argument: str, names: tuple[str, ...], r: Float, order: NDArray[np.intp], bad: NDArray[np.intp]
+) -> str:
     """Name a smallest set of columns that depend on each other: the first deficient one and those that make it up."""
     j = int(bad[0])
     kept = [i for i in range(j) if i not in set(bad.tolist())]

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh, svd
+from scipy.sparse.linalg import LinearOperator, eigsh
 
 Float = NDArray[np.float64]
 
@@ -36,7 +38,9 @@ class Spectrum:
         return replace(self, eigenvalues=self.eigenvalues * factor)
 
 
-def from_kernel(kernel: NDArray[np.floating], rank: float | None = None, *, argument: str = "kernel", keep_null: bool = False) -> Spectrum:
+def from_kernel(
+    kernel: NDArray[np.floating], rank: float | None = None, *, argument: str = "kernel", keep_null: bool = False
+) -> Spectrum:
     """Eigendecompose a symmetric positive semi-definite n × n kernel; with `keep_null`, its null vectors too (eigenvalue 0).
 
     Raises
@@ -94,7 +98,20 @@ def from_factor(factor: Float, rank: float | None = None, *, argument: str = "ke
     return _select(values, u, zero, rank, n_clipped=0, argument=argument)
 
 
-def _select(values: Float, vectors: Float, zero: float, rank: float | None, *, n_clipped: int, argument: str) -> Spectrum:
+def from_operator(multiply: Callable[[Float], Float], n: int, rank: int, trace: float) -> Spectrum:
+    """The leading eigenvectors of an n × n kernel that is only known by its product with a vector (Lanczos)."""
+    operator = LinearOperator((n, n), matvec=multiply, matmat=multiply, dtype=np.float64)
+    start = np.random.default_rng(0).standard_normal(n)
+    values, vectors = eigsh(operator, k=rank, which="LA", v0=start)
+    values, vectors = values[::-1], vectors[:, ::-1]
+    positive = values > n * np.finfo(np.float64).eps * values[0]
+    kept = np.ascontiguousarray(values[positive])
+    return Spectrum(np.asfortranarray(vectors[:, positive]), kept, int((values < 0).sum()), float(kept.sum() / trace))
+
+
+def _select(
+    values: Float, vectors: Float, zero: float, rank: float | None, *, n_clipped: int, argument: str
+) -> Spectrum:
     positive = int((values > zero).sum())
     kept = min(positive, resolve_rank(values[:positive], rank, argument))
     explained = float(values[:kept].sum() / values[:positive].sum())
@@ -105,7 +122,7 @@ def resolve_rank(values: Float, rank: float | None, argument: str = "kernel") ->
     """How many of the descending eigenvalues `rank` asks for: None all, an int that many, a fraction that share of the trace."""
     if rank is None:
         return values.size
-    if isinstance(rank, (bool, np.bool_)) or not isinstance(rank, (int, float, np.integer, np.floating)):
+    if isinstance(rank, bool) or not isinstance(rank, (int, float, np.integer, np.floating)):
         raise TypeError(f"rank: must be None, an int or a fraction, received {rank!r} of type {type(rank).__name__}")
     if isinstance(rank, (int, np.integer)):
         if rank < 1:
@@ -114,4 +131,4 @@ def resolve_rank(values: Float, rank: float | None, argument: str = "kernel") ->
     if not 0 < rank <= 1:
         raise ValueError(f"rank: as a fraction of the trace must lie in (0, 1], received {rank}")
     share = np.cumsum(values) / values.sum()
-    return int(min(np.searchsorted(share, rank * (1 - 1e-12)) + 1, values.size))
+    return min(int(np.searchsorted(share, float(rank) * (1 - 1e-12))) + 1, values.size)

@@ -51,10 +51,12 @@ class Gls:
 
 
 def finite_gamma(gamma: float, space: RemlSpace) -> float:
+    """γ itself, or a value that stands for ∞ to 1e-8."""
     return float(1e8 / space.mu.min()) if np.isinf(gamma) else gamma
 
 
 def make_gls(space: RemlSpace, gamma: float) -> Gls:
+    """⟨Q, Q⟩ and the weights at γ."""
     gamma = finite_gamma(gamma, space)
     w = 1.0 / (1.0 + gamma * space.eigenvalues)
     t = space.angles.t

@@ -33,7 +33,7 @@ def wald(r_sq: Float, n: int, p: int) -> Outcome:
 
 
 def lrt(r_sq: Float, n: int, p: int) -> Outcome:
-    """χ² = n log(RSS₀/RSS₁) on χ²₁ (the seed's; anticonservative below a few hundred observations)."""
+    """χ² = n log(RSS₀/RSS₁) on χ²₁ (Hail's; anticonservative below a few hundred observations)."""
     with np.errstate(divide="ignore"):
         statistic = -n * np.log1p(-r_sq)
     return Outcome(statistic, np.nan, np.log(2.0) + log_ndtr(-np.sqrt(statistic)))
@@ -70,7 +70,10 @@ def _log_betainc_tail(a: Float, b: float, x: Float, one_minus_x: Float) -> Float
     c, d = np.ones_like(x), 1.0 / (1.0 - (a + b) * x / (a + 1.0))
     h = d.copy()
     for m in range(1, 500):
-        for term in (m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)), -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))):
+        for term in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
             d = 1.0 / np.where(np.abs(1.0 + term * d) < tiny, tiny, 1.0 + term * d)
             c = 1.0 + term / c
             h = h * c * d

@@ -1,4 +1,4 @@
-"""The seed's class: a linear mixed model from rotated data, with numpy alone (Hail's `LinearMixedModel`)."""
+"""A linear mixed model from rotated data, with numpy alone: the class that Hail had."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from annlmm.model.statistics import FeatureStatistics, assemble
 
 Float = NDArray[np.float64]
 
-# The seed's default; it means the whole range, h² = 0 and h² = 1 included, in K's own scale.
+# Hail's default; it means the whole range, h² = 0 and h² = 1 included, in K's own scale.
 DEFAULT_BOUNDS = (-8.0, 8.0)
 
 
@@ -92,10 +92,14 @@ class LinearMixedModel:
     0    7.6667  0.5703
     """
 
-    def __init__(self, py: ArrayLike, px: ArrayLike, s: ArrayLike, y: ArrayLike | None = None, x: ArrayLike | None = None) -> None:
+    def __init__(
+        self, py: ArrayLike, px: ArrayLike, s: ArrayLike, y: ArrayLike | None = None, x: ArrayLike | None = None
+    ) -> None:
         if (y is None) != (x is None):
             given, missing = ("x", "y") if y is None else ("y", "x")
-            raise ValueError(f"received '{given}' without '{missing}'; pass both for a low-rank model, neither for a full-rank one")
+            raise ValueError(
+                f"received '{given}' without '{missing}'; pass both for a low-rank model, neither for a full-rank one"
+            )
         self.py = _array("py", py, 1)
         self.px = _array("px", px, 2)
         self.s = _array("s", s, 1)
@@ -107,7 +111,9 @@ class LinearMixedModel:
         if not (self.s > 0).any():
             raise ValueError(f"s: none of the {self.r} eigenvalues is positive; there is no random effect to fit")
         if self.s.min() < -1e-8 * self.s.max():
-            raise ValueError(f"s: {int((self.s < 0).sum())} negative eigenvalues (smallest {self.s.min():.4g}); K must be positive semi-definite")
+            raise ValueError(
+                f"s: {int((self.s < 0).sum())} negative eigenvalues (smallest {self.s.min():.4g}); K must be positive semi-definite"
+            )
         if self.f == 0:
             raise ValueError("px: received no columns; the model needs at least one fixed effect, add an intercept")
         np.maximum(self.s, 0.0, out=self.s)  # round-off of an eigendecomposition
@@ -127,7 +133,9 @@ class LinearMixedModel:
                 )
         if self.n - self.f < 1:
             raise ValueError(degrees_of_freedom_message(self.n, self.f))
-        self._design: Design = make_design(self.px if self.x is None else self.x, argument="px" if self.x is None else "x")
+        self._design: Design = make_design(
+            self.px if self.x is None else self.x, argument="px" if self.x is None else "x"
+        )
         self._reset()
 
     def _reset(self) -> None:
@@ -190,7 +198,9 @@ class LinearMixedModel:
         response = self._response
         return make_profile(self._space, response.y_tilde, response.rest, reml=True)
 
-    def compute_neg_log_reml(self, log_gamma: float, return_parameters: bool = False) -> float | tuple[float, Float, float, float]:
+    def compute_neg_log_reml(
+        self, log_gamma: float, return_parameters: bool = False
+    ) -> float | tuple[float, Float, float, float]:
         """Negative log REML at log γ, up to a constant of n, p and X.
 
         Add ½((n−p)(1 + log 2π) − log|XᵀX|) for the true negative restricted log-likelihood.
@@ -261,7 +271,9 @@ class LinearMixedModel:
             check_identifiable(self._space, kernel="s")
             profile = self._profile
             if not self._space.full and self._response.rest <= 1e-12 * self._response.my_sq:
-                raise ValueError("y: lies in the span of the eigenvectors given, so that nothing is left for the residual; the likelihood has no maximum")
+                raise ValueError(
+                    "y: lies in the span of the eigenvectors given, so that nothing is left for the residual; the likelihood has no maximum"
+                )
             found = minimise(profile, None if (low, high) == DEFAULT_BOUNDS else (low, high), tol=tol, maxiter=maxiter)
             gamma = found.gamma
             status = "not_converged" if not found.converged else "boundary" if found.boundary else "ok"
@@ -307,7 +319,7 @@ class LinearMixedModel:
         ----------
         pa
             (r, m) rotated features P A. Also a dask array of (P A)ᵀ, shape (m, r), or the path of a zarr array of that
-            shape, as the seed's stored block matrices: the features are then its rows.
+            shape, as Hail's stored block matrices: the features are then its rows.
         a
             (n, m) features, required for a low-rank model and forbidden for a full-rank one; Aᵀ (m, n) in the form that
             `pa` has, where that is lazy.
@@ -370,7 +382,9 @@ class LinearMixedModel:
         return cls(p @ y, p @ x, spectrum.eigenvalues), p
 
     @classmethod
-    def from_random_effects(cls, y: ArrayLike, x: ArrayLike, z: ArrayLike, max_condition_number: float = 1e-10) -> tuple[LinearMixedModel, Float]:
+    def from_random_effects(
+        cls, y: ArrayLike, x: ArrayLike, z: ArrayLike, max_condition_number: float = 1e-10
+    ) -> tuple[LinearMixedModel, Float]:
         """Build a model from the design of the random effects, K = ZZᵀ; low rank where Z has fewer columns than rows.
 
         Parameters
@@ -417,7 +431,9 @@ def _array(name: str, value: ArrayLike, ndim: int) -> Float:
         raise ValueError(f"{name}: must have {ndim} dimension{'s' if ndim > 1 else ''}, received shape {given.shape}")
     array = np.array(given, dtype=np.float64)
     if not np.isfinite(array).all():
-        raise ValueError(f"{name}: {int((~np.isfinite(array)).sum())} NaN or infinite values; drop or impute these rows")
+        raise ValueError(
+            f"{name}: {int((~np.isfinite(array)).sum())} NaN or infinite values; drop or impute these rows"
+        )
     return array
 
 
@@ -433,11 +449,17 @@ def _features(name: str, value: ArrayLike) -> Float:
 def _same_rows(y: Float, x: Float, **other: Float) -> None:
     (name, third), *_ = other.items()
     if not len(y) == len(x) == len(third):
-        raise ValueError(f"y, x and {name} must have the same number of rows, received {len(y)}, {len(x)} and {len(third)}")
+        raise ValueError(
+            f"y, x and {name} must have the same number of rows, received {len(y)}, {len(x)} and {len(third)}"
+        )
 
 
 def _gamma_of(log_gamma: float, space: RemlSpace) -> float:
-    if isinstance(log_gamma, bool) or not isinstance(log_gamma, (int, float, np.integer, np.floating)) or np.isnan(log_gamma):
+    if (
+        isinstance(log_gamma, bool)
+        or not isinstance(log_gamma, (int, float, np.integer, np.floating))
+        or np.isnan(log_gamma)
+    ):
         raise ValueError(f"log_gamma: must be a number, received {log_gamma!r}")
     with np.errstate(over="ignore"):
         return check_gamma(float(np.exp(log_gamma)), space)

@@ -82,6 +82,7 @@ class NullFit:
 
 
 def h_sq_of(gamma: float) -> float:
+    """h² = γ/(1+γ)."""
     return 1.0 if np.isinf(gamma) else gamma / (1.0 + gamma)
 
 
@@ -100,9 +101,20 @@ class NullModel:
         Of the simulated nulls.
     """
 
-    def __init__(self, design: Design, basis: Basis, *, reml: bool = True, identifiable: bool = True, seed: int = 0, kernel: str = "kernel") -> None:
+    def __init__(
+        self,
+        design: Design,
+        basis: Basis,
+        *,
+        reml: bool = True,
+        identifiable: bool = True,
+        seed: int = 0,
+        kernel: str = "kernel",
+    ) -> None:
         if basis.n != design.n:
-            raise ValueError(f"{kernel}: {basis.n} rows, but the covariates have {design.n}; both must be on the same observations")
+            raise ValueError(
+                f"{kernel}: {basis.n} rows, but the covariates have {design.n}; both must be on the same observations"
+            )
         self.design, self.basis, self.reml, self.seed, self.kernel = design, basis, reml, seed, kernel
         self.space = make_space(basis.project(design.q), basis.eigenvalues, design)
         if identifiable:
@@ -154,12 +166,18 @@ class NullModel:
         if gamma is None:
             found = minimise(profile)
             gamma_hat, value = found.gamma, found.value
-            status = "not_converged" if not found.converged else ("boundary" if found.boundary and self.space.k else "ok")
+            status = (
+                "not_converged" if not found.converged else ("boundary" if found.boundary and self.space.k else "ok")
+            )
         else:
             gamma_hat, status = check_gamma(gamma, self.space), "ok"
             value = profile.value(gamma_hat)
         fixed = gamma is not None
-        se_log_gamma = np.nan if fixed or status == "boundary" or not self.space.k else standard_error_log_gamma(profile, gamma_hat)
+        se_log_gamma = (
+            np.nan
+            if fixed or status == "boundary" or not self.space.k
+            else standard_error_log_gamma(profile, gamma_hat)
+        )
         h_sq = h_sq_of(gamma_hat)
         t = self.basis.trace_scale
         pve = 1.0 if np.isinf(gamma_hat) else gamma_hat * t / (1.0 + gamma_hat * t)
@@ -215,7 +233,9 @@ def check_gamma(gamma: float, space: RemlSpace) -> float:
     if not gamma >= 0:
         raise ValueError(f"gamma: must be at least 0 (σ²/τ²), received {gamma}")
     if np.isinf(gamma) and not (space.full and space.k):
-        raise ValueError(f"gamma: infinite (h² = 1) needs a kernel of full rank {space.df_residual} after the covariates; this one has rank {space.k}")
+        raise ValueError(
+            f"gamma: infinite (h² = 1) needs a kernel of full rank {space.df_residual} after the covariates; this one has rank {space.k}"
+        )
     return float(gamma)
 
 
@@ -237,12 +257,14 @@ def variance_components(profile: Profile, gamma: float) -> tuple[float, float]:
     return (scale, 0.0) if np.isinf(gamma) else (gamma * scale, scale)
 
 
-def fixed_effects(design: Design, space: RemlSpace, response: Response, profile: Profile, gamma: float, *, fixed: bool) -> tuple[Float, Float, Float]:
+def fixed_effects(
+    design: Design, space: RemlSpace, response: Response, profile: Profile, gamma: float, *, fixed: bool
+) -> tuple[Float, Float, Float]:
     """β̂, its covariance and Satterthwaite degrees of freedom in the columns of X."""
     gls = make_gls(space, gamma)
     gamma = gls.gamma
     tau_sq = profile.rss(gamma) / profile.n_effective
-    beta = np.linalg.solve(design.r_factor, response.q_y + gls.solve_q(response.u, space))
+    beta = np.asarray(np.linalg.solve(design.r_factor, response.q_y + gls.solve_q(response.u, space)))
     r_inverse = np.linalg.inv(design.r_factor)
     unscaled = r_inverse @ gls.qq_inverse @ r_inverse.T
     if fixed or not space.k:  # nothing but the scale is estimated
@@ -254,7 +276,13 @@ def fixed_effects(design: Design, space: RemlSpace, response: Response, profile:
     by_tau = (t.T * w**2) @ t + space.angles.complement
     gradient = np.stack([np.einsum("im,ij,jm->m", loadings, d, loadings) for d in (by_sigma, by_tau)], axis=1)
     information = variance_information(
-        space.mu, response.y_tilde**2, 0.0 if space.full else response.rest, space.df_residual, gamma * tau_sq, tau_sq, at_boundary=gamma == 0
+        space.mu,
+        response.y_tilde**2,
+        0.0 if space.full else response.rest,
+        space.df_residual,
+        gamma * tau_sq,
+        tau_sq,
+        at_boundary=gamma == 0,
     )
     df = satterthwaite_df(tau_sq * np.diagonal(unscaled), gradient, information, space.df_residual)
     return beta, tau_sq * unscaled, np.minimum(df, space.df_residual)

@@ -63,7 +63,7 @@ def make_response(y: Float, design: Design, basis: Basis, space: RemlSpace) -> R
 
 
 def rotated_response(py: Float, px: Float, y: Float, design: Design, space: RemlSpace) -> Response:
-    """The same from rotated data, P y and P X, where U itself is not at hand (the seed's class).
+    """The same from rotated data, P y and P X, where U itself is not at hand (`LinearMixedModel`).
 
     For a full-rank model the rotated data are the data: `design` is made of P X and `y` is P y.
     """

@@ -25,7 +25,9 @@ class VarianceInformation:
     at_boundary: bool
 
 
-def variance_information(mu: Float, y_sq: Float, rest: float, df_residual: int, sigma_sq: float, tau_sq: float, *, at_boundary: bool) -> VarianceInformation:
+def variance_information(
+    mu: Float, y_sq: Float, rest: float, df_residual: int, sigma_sq: float, tau_sq: float, *, at_boundary: bool
+) -> VarianceInformation:
     """Information of the restricted likelihood on (σ², τ²).
 
     ∂²(−ℓ)/∂a∂b = −½ tr(P V_a P V_b) + yᵀ P V_a P V_b P y, of expectation ½ tr(P V_a P V_b).

@@ -52,7 +52,9 @@ def log_gamma_grid(mu: Float, step: float = GRID_STEP, outside: int = 0) -> Floa
     return np.linspace(low, high, int(np.ceil((high - low) / step)) + 1)
 
 
-def minimise(profile: Profile, bounds: tuple[float, float] | None = None, *, tol: float = 1e-10, maxiter: int = 500) -> SearchResult:
+def minimise(
+    profile: Profile, bounds: tuple[float, float] | None = None, *, tol: float = 1e-10, maxiter: int = 500
+) -> SearchResult:
     """Minimise f over γ.
 
     Parameters
@@ -81,7 +83,13 @@ def minimise(profile: Profile, bounds: tuple[float, float] | None = None, *, tol
     slopes = [profile.log_derivatives(t)[0] for t in grid]
     n_evaluations = len(slopes)
 
-    def refine(derivatives: Callable[[float], tuple[float, float]], low: float, high: float, to_gamma: Callable[[float], float], scale: float) -> None:
+    def refine(
+        derivatives: Callable[[float], tuple[float, float]],
+        low: float,
+        high: float,
+        to_gamma: Callable[[float], float],
+        scale: float,
+    ) -> None:
         nonlocal n_evaluations
         root, used, converged = _root(derivatives, low, high, tol * scale, maxiter)
         n_evaluations += used
@@ -111,7 +119,9 @@ def minimise(profile: Profile, bounds: tuple[float, float] | None = None, *, tol
     return SearchResult(best.gamma, best.value, best.converged, best.boundary, n_evaluations)
 
 
-def _root(derivatives: Callable[[float], tuple[float, float]], low: float, high: float, tol: float, maxiter: int) -> tuple[float, int, bool]:
+def _root(
+    derivatives: Callable[[float], tuple[float, float]], low: float, high: float, tol: float, maxiter: int
+) -> tuple[float, int, bool]:
     """The zero of f′ in [low, high], f′(low) < 0 ≤ f′(high): Newton, bisection where it leaves the bracket."""
     x = 0.5 * (low + high)
     for i in range(maxiter):

@@ -147,6 +147,8 @@ def make_space(t: Float, eigenvalues: Float, design: Design) -> RemlSpace:
 
 
 def degrees_of_freedom_message(n: int, p: int) -> str:
+    """What to say when nothing is left to estimate the variance from."""
+
     def count(k: int, noun: str) -> str:
         return f"{k} {noun}" if k == 1 else f"{k} {noun}s"
 

@@ -82,7 +82,9 @@ def feature_statistics(block: Any, my: Float, design: Design, basis: Basis, spac
     return assemble(u, q, y, square, total, design, space)
 
 
-def assemble(u: Float, q: Float, y: Float, square: Float, total: Float, design: Design, space: RemlSpace) -> FeatureStatistics:
+def assemble(
+    u: Float, q: Float, y: Float, square: Float, total: Float, design: Design, space: RemlSpace
+) -> FeatureStatistics:
     """From the raw sums Uᵀa, Qᵀa, yᵀa, Σa², Σa."""
     centred = square - total**2 / space.n
     constant = centred <= COLLINEAR_TOLERANCE**2 * square

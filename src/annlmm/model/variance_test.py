@@ -106,7 +106,9 @@ class VarianceNull:
         minimum = np.minimum(np.minimum(left, right), mid - dip)
         minimum = np.minimum(minimum, n * np.log(y_sq.sum(axis=1) + rest))
         if self._at_one:
-            at_one = n * np.log(y_sq @ (1.0 / self._values)) + (self._counts @ np.log(self._values) if self._reml else np.log(self.logdet_eigenvalues).sum())
+            at_one = n * np.log(y_sq @ (1.0 / self._values)) + (
+                self._counts @ np.log(self._values) if self._reml else np.log(self.logdet_eigenvalues).sum()
+            )
             minimum = np.minimum(minimum, at_one)
         return np.asarray(np.maximum(f_null - minimum, 0.0))
 
@@ -127,7 +129,10 @@ class VarianceNull:
                 z_sq, rest = self._draw(rng, min(CHUNK, size - start))
                 y_sq = z_sq * (1.0 + gamma * self._values)
                 total = y_sq.sum(axis=1) + rest
-                ratio = self.df_residual * (np.log(total)[:, None] - np.log(y_sq @ ratio_weights + rest[:, None])) - ratio_logdet
+                ratio = (
+                    self.df_residual * (np.log(total)[:, None] - np.log(y_sq @ ratio_weights + rest[:, None]))
+                    - ratio_logdet
+                )
                 log_weights.append(-logsumexp(ratio / 2 + log_share, axis=1))
                 statistics.append(self._maximum(y_sq, rest, self.n_effective * np.log(total)))
         statistic, log_weight = np.concatenate(statistics), np.concatenate(log_weights)
@@ -212,5 +217,7 @@ def _clusters(mu: Float) -> tuple[Float, Float]:
         return mu, np.ones(mu.size)
     log_mu = np.log(mu)
     width = (log_mu.max() - log_mu.min()) / MAX_CLUSTERS
-    _, codes, counts = np.unique(np.floor((log_mu - log_mu.min()) / max(width, 1e-12)), return_inverse=True, return_counts=True)
+    _, codes, counts = np.unique(
+        np.floor((log_mu - log_mu.min()) / max(width, 1e-12)), return_inverse=True, return_counts=True
+    )
     return np.bincount(codes, weights=mu) / counts, counts.astype(np.float64)

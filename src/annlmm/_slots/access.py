@@ -1,0 +1,148 @@
+"""Look-ups with messages, views, and values that survive h5ad and zarr on both stacks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData, ImplicitModificationWarning
+from numpy.typing import NDArray
+
+from annlmm._settings import logger
+
+SCHEMA_VERSION = 1
+
+
+def check_adata(adata: Any, argument: str = "adata") -> AnnData:
+    if not isinstance(adata, AnnData):
+        raise TypeError(f"{argument}: must be an AnnData, received {type(adata).__name__}")
+    if adata.n_obs == 0:
+        raise ValueError(f"{argument}: has no observations")
+    return adata
+
+
+def target(adata: AnnData, copy: bool) -> AnnData:
+    """What the results are written to: a copy, or the object itself; a view becomes actual, and the user is told."""
+    if copy:
+        return adata.copy()
+    if adata.is_view:
+        logger.warning(
+            "adata is a view: the results are written to it, which makes it a copy; its parent is not changed"
+        )
+    return adata
+
+
+def write_slots(adata: AnnData, slots: Mapping[tuple[str, str], Any], remove: Iterable[tuple[str, str]] = ()) -> None:
+    """Write {(slot, key): value} at once; every value is complete before the first is written."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ImplicitModificationWarning)
+        for slot, key in remove:
+            if key in getattr(adata, slot):
+                del getattr(adata, slot)[key]
+        for (slot, key), value in slots.items():
+            getattr(adata, slot)[key] = value
+
+
+def check_key(key: Any, argument: str = "key_added") -> str:
+    """A key that h5ad and zarr can store."""
+    if not isinstance(key, str):
+        raise TypeError(f"{argument}: must be a string, received {key!r} of type {type(key).__name__}")
+    if not key or "/" in key or "." in key:
+        raise ValueError(
+            f"{argument}: must be a non-empty name without '/' or '.' (neither survives h5ad and zarr), received {key!r}"
+        )
+    return key
+
+
+def hint(name: str, known: Iterable[str]) -> str:
+    """What the user may have meant."""
+    known = [str(k) for k in known]
+    close = get_close_matches(str(name), known, n=3, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(repr(c) for c in close) + "?"
+    return f"known: {', '.join(map(repr, known[:10]))}{', …' if len(known) > 10 else ''}" if known else "there is none"
+
+
+def boolean_mask(adata: AnnData, mask: Any, axis: str, argument: str) -> NDArray[np.bool_]:
+    """A mask from the name of a boolean column, or a boolean array; None means everything."""
+    frame: pd.DataFrame = getattr(adata, axis)
+    size = len(frame)
+    if mask is None:
+        return np.ones(size, dtype=bool)
+    if isinstance(mask, str):
+        if mask not in frame.columns:
+            raise KeyError(f"{argument}={mask!r}: no such column in adata.{axis}; {hint(mask, frame.columns)}")
+        values: Any = frame[mask]
+    else:
+        values = (
+            mask.reindex(frame.index) if isinstance(mask, pd.Series) and not mask.index.equals(frame.index) else mask
+        )
+    array = np.asarray(values)
+    if array.dtype == object and all(isinstance(v, (bool, np.bool_)) for v in array.ravel()):
+        array = array.astype(bool)
+    if array.dtype != bool:
+        raise TypeError(
+            f"{argument}: must be boolean, received dtype {getattr(values, 'dtype', array.dtype)}; compare first, e.g. adata.{axis}['x'] == 'a'"
+        )
+    if array.shape != (size,):
+        raise ValueError(
+            f"{argument}: must have {size} values, one per {'observation' if axis == 'obs' else 'feature'}, received shape {array.shape}"
+        )
+    if not array.any():
+        raise ValueError(f"{argument}: selects nothing")
+    return array
+
+
+def feature_matrix(adata: AnnData, layer: str | None) -> Any:
+    """`.X` or a layer, which must hold real numbers."""
+    if layer is not None and layer not in adata.layers:
+        raise KeyError(f"layer={layer!r}: not in adata.layers; {hint(layer, adata.layers)}")
+    matrix = adata.X if layer is None else adata.layers[layer]
+    if matrix is None:
+        raise ValueError("adata.X is None; name a layer")
+    if matrix.dtype.kind not in "fiub":
+        raise TypeError(
+            f"{'adata.X' if layer is None else f'layer {layer!r}'}: must hold real numbers, received dtype {matrix.dtype}"
+        )
+    return matrix
+
+
+def numeric(values: Any, name: str) -> NDArray[np.float64]:
+    """One column as float64 with NaN for missing; text, categories and dates are refused."""
+    series = pd.Series(values)
+    if isinstance(series.dtype, pd.CategoricalDtype) or not (
+        pd.api.types.is_numeric_dtype(series.dtype) or pd.api.types.is_bool_dtype(series.dtype)
+    ):
+        if series.dtype == object:
+            converted = pd.to_numeric(series, errors="coerce")
+            if converted.notna().sum() == series.notna().sum() and not any(isinstance(v, str) for v in series):
+                return np.asarray(converted.to_numpy(dtype=np.float64))
+        raise TypeError(
+            f"{name}: must be numeric, received dtype {series.dtype}; convert it, e.g. with pandas.to_numeric"
+        )
+    if series.dtype.kind == "c":
+        raise TypeError(f"{name}: must be real, received dtype {series.dtype}")
+    return np.asarray(series.to_numpy(dtype=np.float64, na_value=np.nan))
+
+
+def storable(value: Any) -> Any:
+    """A value that h5ad and zarr round-trip on both stacks: None goes, sequences of names become string arrays."""
+    if isinstance(value, Mapping):
+        return {str(k): storable(v) for k, v in value.items() if v is not None}
+    if isinstance(value, (list, tuple)):
+        return (
+            np.array([str(v) for v in value], dtype=object)
+            if value and isinstance(value[0], str)
+            else np.asarray(value)
+        )
+    if isinstance(value, (np.bool_, bool)):
+        return bool(value)
+    if isinstance(value, np.integer):
+        return int(value)
+    if isinstance(value, np.floating):
+        return float(value)
+    return value

@@ -1,0 +1,226 @@
+"""Phenotypes and covariates from `.obs` and `.obsm`: which rows are complete, and the design matrix on them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from annlmm._slots.access import hint, numeric
+
+Float = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Phenotypes:
+    """T responses on all rows of adata, NaN where missing."""
+
+    names: tuple[str, ...]
+    values: Float
+
+
+def read_phenotypes(adata: AnnData, phenotype: Any) -> Phenotypes:
+    """An obs column, a list of them, or an obsm key."""
+    if isinstance(phenotype, str):
+        if phenotype in adata.obs.columns:
+            return Phenotypes(
+                (phenotype,), _finite(numeric(adata.obs[phenotype], _named(phenotype)), _named(phenotype))[:, None]
+            )
+        if phenotype in adata.obsm:
+            frame = obsm_frame(adata, phenotype)
+            columns = [_finite(numeric(frame[c], f"phenotype {c!r}"), f"phenotype {c!r}") for c in frame.columns]
+            return Phenotypes(tuple(map(str, frame.columns)), np.stack(columns, axis=1))
+        raise KeyError(
+            f"phenotype={phenotype!r}: neither a column of adata.obs nor a key of adata.obsm; {hint(phenotype, [*adata.obs.columns, *adata.obsm])}"
+        )
+    if isinstance(phenotype, Sequence) and phenotype and all(isinstance(name, str) for name in phenotype):
+        if len(set(phenotype)) < len(phenotype):
+            raise ValueError(f"phenotype: names must differ, received {list(phenotype)}")
+        parts = [read_phenotypes(adata, name) for name in phenotype]
+        if any(len(part.names) > 1 for part in parts):
+            raise ValueError("phenotype: a list must name columns of adata.obs; pass an obsm key on its own")
+        return Phenotypes(tuple(phenotype), np.concatenate([part.values for part in parts], axis=1))
+    raise TypeError(
+        f"phenotype: must be a column of adata.obs, a list of them, or a key of adata.obsm, received {phenotype!r}"
+    )
+
+
+def _named(phenotype: str) -> str:
+    return f"phenotype={phenotype!r}"
+
+
+def _finite(values: Float, name: str) -> Float:
+    if np.isinf(values).any():
+        raise ValueError(
+            f"{name}: {int(np.isinf(values).sum())} infinite values; set them to NaN to leave these rows out"
+        )
+    if np.isnan(values).all():
+        raise ValueError(f"{name}: all values are missing")
+    return values
+
+
+def obsm_frame(adata: AnnData, key: str) -> pd.DataFrame:
+    """An obsm entry as named columns: its own, or key[0], key[1] and so on."""
+    value = adata.obsm[key]
+    if isinstance(value, pd.DataFrame):
+        return value.set_axis([str(c) for c in value.columns], axis=1)
+    array = np.asarray(value.toarray() if hasattr(value, "toarray") else value)
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2:
+        raise ValueError(f"adata.obsm[{key!r}]: must have two dimensions, received shape {array.shape}")
+    names = [key] if array.shape[1] == 1 else [f"{key}[{j}]" for j in range(array.shape[1])]
+    return pd.DataFrame(array, index=adata.obs_names, columns=names)
+
+
+@dataclass(frozen=True)
+class Covariates:
+    """What the user asked for, before rows are chosen.
+
+    Attributes
+    ----------
+    names
+        Columns of obs or keys of obsm, where they were listed.
+    formula
+        The user's formula, evaluated once, at fit; None if names were listed.
+    complete
+        Per row of adata: whether every variable that is used is present.
+    """
+
+    names: tuple[str, ...]
+    formula: str | None
+    complete: Mask
+
+    @property
+    def text(self) -> str:
+        return self.formula if self.formula is not None else "~ " + " + ".join(["1", *self.names])
+
+
+def read_covariates(adata: AnnData, covariates: Any) -> Covariates:
+    """Names of obs columns and obsm keys, or a formula; which rows have all of them."""
+    if covariates is None:
+        return Covariates((), None, np.ones(adata.n_obs, dtype=bool))
+    if isinstance(covariates, str) and "~" in covariates:
+        formula = covariates.strip()
+        if not formula.startswith("~"):
+            raise ValueError(
+                f"covariates={covariates!r}: a formula has no left-hand side here, the phenotype is its own argument; start it with '~'"
+            )
+        return Covariates((), formula, _complete(adata, _variables(adata, formula)))
+    names = (covariates,) if isinstance(covariates, str) else covariates
+    if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
+        raise TypeError(
+            f"covariates: must be names of obs columns or obsm keys, or a formula such as '~ age + C(sex)', received {covariates!r}"
+        )
+    for name in names:
+        if name not in adata.obs.columns and name not in adata.obsm:
+            raise KeyError(
+                f"covariates: {name!r} is neither a column of adata.obs nor a key of adata.obsm; {hint(name, [*adata.obs.columns, *adata.obsm])}"
+            )
+    if len(set(names)) < len(names):
+        raise ValueError(f"covariates: names must differ, received {list(names)}")
+    return Covariates(tuple(names), None, _complete(adata, list(names)))
+
+
+def _variables(adata: AnnData, formula: str) -> list[str]:
+    """Every obs column and obsm key whose name occurs in the formula.
+
+    formulaic's own list misses the arguments of transforms (poly, bs); a name too many costs nothing but its missing rows.
+    """
+    quoted = set(re.findall(r"`([^`]+)`", formula))
+    words = set(re.findall(r"[^\W\d]\w*", re.sub(r"`[^`]+`|'[^']*'|\"[^\"]*\"", " ", formula)))
+    return [name for name in [*map(str, adata.obs.columns), *adata.obsm] if name in quoted or name in words]
+
+
+def _complete(adata: AnnData, names: Sequence[str]) -> Mask:
+    complete = np.ones(adata.n_obs, dtype=bool)
+    for name in names:
+        present = adata.obs[name].notna() if name in adata.obs.columns else obsm_frame(adata, name).notna().all(axis=1)
+        complete &= present.to_numpy(dtype=bool)
+    return complete
+
+
+def design_matrix(adata: AnnData, covariates: Covariates, rows: NDArray[np.intp]) -> tuple[Float, tuple[str, ...]]:
+    """X (n_rows × p) and its terms: an intercept first, categories coded with their first level dropped."""
+    if covariates.formula is None:
+        return _from_names(adata, covariates.names, rows)
+    return _from_formula(adata, covariates.formula, rows)
+
+
+def _from_names(adata: AnnData, names: Sequence[str], rows: NDArray[np.intp]) -> tuple[Float, tuple[str, ...]]:
+    columns: list[Float] = [np.ones(rows.size)]
+    terms = ["Intercept"]
+    for name in names:
+        if name in adata.obs.columns:
+            column = adata.obs[name].iloc[rows]
+            if _is_label(column):
+                levels = _as_category(column)
+                coded = levels.cat.codes.to_numpy()
+                for code, level in enumerate(levels.cat.categories):
+                    if code:
+                        columns.append((coded == code).astype(np.float64))
+                        terms.append(f"{name}[T.{level}]")
+                if len(levels.cat.categories) == 1:
+                    raise ValueError(
+                        f"covariates: {name!r} has one level ({levels.cat.categories[0]!r}) on the {rows.size} rows that are used; drop it"
+                    )
+                if len(levels.cat.categories) > max(rows.size / 2, 2):
+                    raise ValueError(
+                        f"covariates: {name!r} has {len(levels.cat.categories)} levels for {rows.size} rows; is it an identifier? Group with al.pp.kernel_group instead"
+                    )
+                continue
+            columns.append(numeric(column, f"covariates {name!r}"))
+            terms.append(name)
+        else:
+            frame = obsm_frame(adata, name).iloc[rows]
+            columns.extend(numeric(frame[c], f"covariates {c!r}") for c in frame.columns)
+            terms.extend(map(str, frame.columns))
+    return np.stack(columns, axis=1), tuple(terms)
+
+
+def _is_label(column: pd.Series) -> bool:
+    dtype = column.dtype
+    if isinstance(dtype, (pd.CategoricalDtype, pd.StringDtype)):
+        return True
+    return pd.api.types.is_object_dtype(dtype) and any(isinstance(v, str) for v in column)
+
+
+def _as_category(column: pd.Series) -> pd.Series:
+    """Categories that occur, in their own order (alphabetical for text)."""
+    return column.astype("category").cat.remove_unused_categories()
+
+
+def _from_formula(adata: AnnData, formula: str, rows: NDArray[np.intp]) -> tuple[Float, tuple[str, ...]]:
+    from formulaic import Formula
+    from formulaic.errors import FormulaicError
+
+    # Text as categories and only levels that occur: formulaic takes `string` columns for numbers and codes absent levels.
+    frame = adata.obs.iloc[rows].copy()
+    for name in _variables(adata, formula):
+        if name in frame.columns and _is_label(frame[name]):
+            frame[name] = _as_category(frame[name])
+        elif name in frame.columns and pd.api.types.is_extension_array_dtype(frame[name].dtype):
+            frame[name] = numeric(frame[name], f"covariates {name!r}")
+    context: dict[str, Any] = {"np": np, "numpy": np}
+    for name in adata.obsm:
+        if name not in frame.columns:
+            context[name] = obsm_frame(adata, name).iloc[rows].to_numpy() if name in formula else None
+    context = {name: value for name, value in context.items() if value is not None}
+    try:
+        matrix = Formula(formula).get_model_matrix(frame, context=context, na_action="ignore")
+    except (FormulaicError, SyntaxError, TypeError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"covariates={formula!r}: {error}; name columns of adata.obs or keys of adata.obsm "
+            f"({hint(formula, [*adata.obs.columns, *adata.obsm])}), `in backticks` if they hold spaces"
+        ) from error
+    if matrix.shape[0] != rows.size:
+        raise ValueError(f"covariates={formula!r}: gives {matrix.shape[0]} rows for {rows.size}; it must not drop any")
+    terms = tuple(map(str, matrix.columns))
+    return np.asarray(matrix, dtype=np.float64), terms

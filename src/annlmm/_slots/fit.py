@@ -1,0 +1,208 @@
+"""Null fits to and from their slots."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy.special import stdtr
+
+from annlmm._slots.access import SCHEMA_VERSION, hint, storable, write_slots
+from annlmm._slots.kernel import read_basis
+from annlmm.model.design import make_design
+from annlmm.model.null import NullFit, NullModel
+
+Float = NDArray[np.float64]
+Index = NDArray[np.intp]
+
+SCALARS = (
+    "sigma_sq", "tau_sq", "gamma", "log_gamma", "h_sq", "h_sq_standard_error", "h_sq_ci_low", "h_sq_ci_high", "h_sq_p_value",
+    "h_sq_neg_log10_p_value", "h_sq_p_value_mixture", "pve", "pve_standard_error", "log_likelihood", "aic", "n_obs", "rank", "status",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FittedPhenotype:
+    """One response with its fit and the rows it used."""
+
+    name: str
+    rows: Index
+    fit: NullFit
+    blup: Float
+    residual: Float
+
+
+@dataclass(frozen=True)
+class StoredNull:
+    """A null model as read back: X, the responses and their γ.
+
+    Attributes
+    ----------
+    names, terms
+        Of the phenotypes and of the columns of X.
+    x, y
+        n_obs × p and n_obs × T on all rows of adata, NaN where not used.
+    gamma
+        T fitted ratios.
+    params
+        As stored.
+    """
+
+    key: str
+    names: tuple[str, ...]
+    terms: tuple[str, ...]
+    x: Float
+    y: Float
+    gamma: Float
+    params: dict[str, Any]
+
+    @property
+    def kernel(self) -> str | None:
+        return str(self.params["kernel"]) if "kernel" in self.params else None
+
+    @property
+    def reml(self) -> bool:
+        return bool(self.params["reml"])
+
+    @property
+    def gamma_fixed(self) -> bool:
+        return "gamma" in self.params
+
+    def patterns(self) -> list[tuple[Index, list[int]]]:
+        """Phenotypes that use the same rows, together: (rows, numbers of the phenotypes)."""
+        return missingness_patterns(~np.isnan(self.y))
+
+    def model(self, adata: AnnData, rows: Index, *, reml: bool | None = None) -> NullModel:
+        design = make_design(self.x[rows], self.terms)
+        basis = read_basis(adata, self.kernel, rows)
+        return NullModel(
+            design, basis, reml=self.reml if reml is None else reml, identifiable=False, kernel=self.kernel or "kernel"
+        )
+
+
+def missingness_patterns(present: NDArray[np.bool_]) -> list[tuple[Index, list[int]]]:
+    """Columns of an n × T mask grouped by which rows they have."""
+    groups: dict[bytes, list[int]] = {}
+    for j in range(present.shape[1]):
+        groups.setdefault(np.packbits(present[:, j]).tobytes(), []).append(j)
+    return [(np.flatnonzero(present[:, members[0]]), members) for members in groups.values()]
+
+
+def scalars_of(fit: NullFit) -> dict[str, Any]:
+    """The scalar fields of the schema."""
+    with np.errstate(divide="ignore"):
+        log_gamma = float(np.log(fit.gamma))
+    derived = {"log_gamma": log_gamma, "h_sq_neg_log10_p_value": -fit.h_sq_log_p_value / np.log(10.0) + 0.0}
+    return {name: derived[name] if name in derived else getattr(fit, name) for name in SCALARS}
+
+
+def beta_table(fit: NullFit, terms: Sequence[str]) -> pd.DataFrame:
+    t = fit.beta / fit.beta_standard_error
+    return pd.DataFrame(
+        {
+            "term": pd.Categorical(list(terms), categories=list(terms)),
+            "estimate": fit.beta,
+            "standard_error": fit.beta_standard_error,
+            "statistic": t,
+            "df": fit.beta_df,
+            "p_value": 2.0 * stdtr(fit.beta_df, -np.abs(t)),
+        },
+        index=[str(term) for term in terms],
+    )
+
+
+def write_null(
+    adata: AnnData,
+    key: str,
+    fitted: Sequence[FittedPhenotype],
+    x: Float,
+    y: Float,
+    terms: tuple[str, ...],
+    params: Mapping[str, Any],
+) -> None:
+    """Write everything that `fit_null` sets; what an earlier fit left under the same key goes."""
+    names = [f.name for f in fitted]
+    tables = [beta_table(f.fit, terms) for f in fitted]
+    entry: dict[str, Any] = {"params": dict(params), "phenotypes": names, "schema_version": SCHEMA_VERSION}
+    if len(fitted) == 1:
+        entry |= scalars_of(fitted[0].fit)
+        entry["beta"], entry["beta_covariance"] = tables[0], fitted[0].fit.beta_covariance
+    else:
+        rows = [scalars_of(f.fit) for f in fitted]
+        fits = pd.DataFrame(rows, index=pd.Index(names))
+        fits["status"] = pd.Categorical(fits["status"])
+        entry["fits"] = fits
+        long = pd.concat(
+            [table.assign(phenotype=name) for name, table in zip(names, tables, strict=True)], ignore_index=True
+        )
+        long["term"] = pd.Categorical(long["term"], categories=list(terms))
+        long["phenotype"] = pd.Categorical(long["phenotype"], categories=names)
+        entry["beta"] = long.set_axis(long.index.astype(str), axis=0)[["phenotype", *tables[0].columns]]
+        entry["beta_covariance"] = np.stack([f.fit.beta_covariance for f in fitted])
+    columns = {name: np.full((adata.n_obs, len(fitted)), np.nan) for name in ("blup", "residual")}
+    for j, f in enumerate(fitted):
+        columns["blup"][f.rows, j], columns["residual"][f.rows, j] = f.blup, f.residual
+    columns["phenotype"] = y
+    slot, other = ("obs", "obsm") if len(fitted) == 1 else ("obsm", "obs")
+    slots: dict[tuple[str, str], Any] = {("uns", key): storable(entry), ("obsm", f"{key}_design"): x}
+    for name, values in columns.items():
+        slots[(slot, f"{key}_{name}")] = values[:, 0] if len(fitted) == 1 else values
+    write_slots(adata, slots, remove=[(other, f"{key}_{name}") for name in columns])
+
+
+def read_null(adata: AnnData, key: str) -> StoredNull:
+    """The null model under `key`, on the rows that adata has now."""
+    if not isinstance(key, str):
+        raise TypeError(f"key: must be a string, received {key!r} of type {type(key).__name__}")
+    entry = adata.uns.get(key)
+    if entry is None:
+        nulls = [k for k, v in adata.uns.items() if isinstance(v, Mapping) and "beta_covariance" in v]
+        raise KeyError(
+            f"key={key!r}: not in adata.uns; run al.tl.fit_null(adata, ..., key_added={key!r}) first; {hint(key, nulls)}"
+        )
+    if not isinstance(entry, Mapping) or "beta_covariance" not in entry:
+        raise ValueError(
+            f"key={key!r}: adata.uns[{key!r}] is not a null model of annlmm; give al.tl.fit_null another key_added"
+        )
+    if int(entry.get("schema_version", 0)) > SCHEMA_VERSION:
+        raise ValueError(
+            f"key={key!r}: written by a later annlmm (schema {int(entry['schema_version'])}); update annlmm"
+        )
+    names = tuple(map(str, np.asarray(entry["phenotypes"])))
+    single = "fits" not in entry
+    slot = adata.obs if single else adata.obsm
+    if f"{key}_design" not in adata.obsm or f"{key}_phenotype" not in slot:
+        raise KeyError(
+            f"key={key!r}: adata.obsm['{key}_design'] or '{key}_phenotype' is gone; run al.tl.fit_null again"
+        )
+    x = np.asarray(adata.obsm[f"{key}_design"], dtype=np.float64)
+    y = np.asarray(slot[f"{key}_phenotype"], dtype=np.float64).reshape(adata.n_obs, -1)
+    fits = pd.DataFrame({name: [entry[name]] for name in ("gamma", "n_obs")}) if single else entry["fits"]
+    now, then = (~np.isnan(y)).sum(axis=0), fits["n_obs"].to_numpy(dtype=int)
+    if not np.array_equal(now, then):
+        raise ValueError(
+            f"key={key!r}: fitted on {', '.join(map(str, then[:5]))} rows, {', '.join(map(str, now[:5]))} of them are here now; "
+            "run al.tl.fit_null again on these rows"
+        )
+    terms = tuple(dict.fromkeys(map(str, entry["beta"]["term"])))
+    return StoredNull(key, names, terms, x, y, fits["gamma"].to_numpy(dtype=np.float64), dict(entry["params"]))
+
+
+def phenotype_number(stored: StoredNull, phenotype: str | None) -> int:
+    """Which of the stored phenotypes is meant."""
+    if phenotype is None:
+        if len(stored.names) > 1:
+            raise ValueError(
+                f"phenotype: key={stored.key!r} holds {len(stored.names)}; name one of {', '.join(map(repr, stored.names[:10]))}"
+            )
+        return 0
+    if phenotype not in stored.names:
+        raise KeyError(
+            f"phenotype={phenotype!r}: not among those of key={stored.key!r}; {hint(phenotype, stored.names)}"
+        )
+    return stored.names.index(phenotype)

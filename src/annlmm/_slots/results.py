@@ -1,0 +1,92 @@
+"""Per-feature results to `.var` (or `.varm` for several phenotypes) and back to tidy tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from annlmm._slots.access import hint, storable, write_slots
+from annlmm._slots.schema import fields_of
+from annlmm.model.association import STATUS, Association
+
+Float = NDArray[np.float64]
+
+
+def association_fields() -> tuple[str, ...]:
+    """Field names without the key, in the order of the schema."""
+    return tuple(field.name.removeprefix("{key}_") for field in fields_of("associate") if field.slot == "var")
+
+
+def adjust(p_value: Float) -> Float:
+    """Benjamini–Hochberg over the finite p-values."""
+    from scipy.stats import false_discovery_control
+
+    adjusted = np.full_like(p_value, np.nan)
+    tested = np.isfinite(p_value)
+    if tested.any():
+        adjusted[tested] = false_discovery_control(p_value[tested])
+    return adjusted
+
+
+def write_association(
+    adata: AnnData,
+    prefix: str,
+    results: Sequence[Association],
+    names: Sequence[str],
+    params: Mapping[str, Any],
+    *,
+    null_key: str,
+) -> None:
+    """Write the results of `associate`; those of an earlier scan under the same prefix go."""
+    single = len(results) == 1
+    slot, other = ("var", "varm") if single else ("varm", "var")
+    slots: dict[tuple[str, str], Any] = {}
+    for name in association_fields():
+        if name == "status":
+            texts = np.array(STATUS, dtype=object)[np.stack([result.status for result in results], axis=1)]
+            first = pd.Categorical(texts[:, 0], categories=list(STATUS))
+            value: Any = pd.Series(first, index=adata.var_names) if single else texts
+        else:
+            columns = [adjust(result.p_value) if name == "p_adjusted" else getattr(result, name) for result in results]
+            value = columns[0] if single else np.stack(columns, axis=1)
+        slots[(slot, f"{prefix}_{name}")] = value
+    entry = dict(adata.uns.get(prefix, {})) if prefix == null_key else {"phenotypes": list(names)}
+    entry["association"] = dict(params)
+    slots[("uns", prefix)] = storable(entry)
+    write_slots(adata, slots, remove=[(other, f"{prefix}_{name}") for name in association_fields()])
+
+
+def read_association(adata: AnnData, key: str, phenotype: str | None = None) -> pd.DataFrame:
+    """One row per feature (and phenotype)."""
+    entry = adata.uns.get(key)
+    if not isinstance(entry, Mapping) or "association" not in entry:
+        known = [k for k, v in adata.uns.items() if isinstance(v, Mapping) and "association" in v]
+        raise KeyError(
+            f"key={key!r}: no association there; run al.tl.associate(adata, key=...) first; {hint(key, known)}"
+        )
+    names = [str(name) for name in np.asarray(entry["phenotypes"])]
+    if phenotype is not None and phenotype not in names:
+        raise KeyError(f"phenotype={phenotype!r}: not among those of key={key!r}; {hint(phenotype, names)}")
+    fields = association_fields()
+    if len(names) == 1:
+        return pd.DataFrame({name: adata.var[f"{key}_{name}"] for name in fields}, index=adata.var_names)
+    tables = []
+    for j, name in enumerate(names):
+        if phenotype is not None and name != phenotype:
+            continue
+        table = pd.DataFrame(
+            {field: np.asarray(adata.varm[f"{key}_{field}"])[:, j] for field in fields}, index=adata.var_names
+        )
+        table["status"] = pd.Categorical(table["status"], categories=list(STATUS))
+        if phenotype is not None:
+            return table
+        table.insert(0, "phenotype", name)
+        tables.append(table)
+    long = pd.concat(tables)
+    long["phenotype"] = pd.Categorical(long["phenotype"], categories=names)
+    return long

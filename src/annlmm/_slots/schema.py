@@ -1,0 +1,142 @@
+"""Every field that annlmm writes: owner, name, slot, dtype, meaning. Docstrings, the docs and the round-trip test use it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+
+@dataclass(frozen=True)
+class Field:
+    """One field.
+
+    Attributes
+    ----------
+    owner
+        The function that writes it.
+    name
+        Its key, with `{key}` for `key_added`.
+    slot
+        `obs`, `obsm`, `uns` (inside `uns[key]`), `var` (`varm` for several phenotypes).
+    dtype
+        As read back.
+    doc
+        Meaning and unit.
+    """
+
+    owner: str
+    name: str
+    slot: str
+    dtype: str
+    doc: str
+
+
+def _rows(owner: str, slot: str, *rows: tuple[str, str, str]) -> tuple[Field, ...]:
+    return tuple(Field(owner, name, slot, dtype, doc) for name, dtype, doc in rows)
+
+
+FIELDS: tuple[Field, ...] = (
+    *_rows(
+        "kernel", "obsm", ("{key}", "float64", "U (n × r): orthonormal eigenvectors of the kernel; absent for groups")
+    ),
+    *_rows(
+        "kernel",
+        "uns",
+        ("kind", "str", "'dense' or 'groups'"),
+        ("method", "str", "how it was made: 'grm', 'linear', 'precomputed' or 'group'"),
+        ("params", "dict", "the arguments"),
+        ("eigenvalues", "float64", "the r non-zero eigenvalues, largest first (dense)"),
+        ("centered", "bool", "whether the kernel is centred again when rows are dropped"),
+        ("trace_scale", "float", "t: mean diagonal of the centred kernel, as stored"),
+        ("explained", "float", "share of the trace that the kept eigenvalues carry (dense)"),
+        ("n_clipped", "int", "negative eigenvalues within round-off that were set to zero (dense)"),
+        ("n_obs", "int", "observations it was made of"),
+        ("digest", "str", "digest of the observation names, whatever their order (dense)"),
+        ("probe", "float", "‖Uz‖/‖z‖ for a fixed z, 1 while all rows are there (dense)"),
+        ("groupby", "str", "column of obs (groups)"),
+        ("groups", "str array", "the groups, in the order of `relatedness` (groups)"),
+        ("relatedness", "float64", "K_d (groups × groups), absent for independent groups"),
+        ("schema_version", "int", "version of this table"),
+    ),
+    *_rows(
+        "fit_null",
+        "uns",
+        ("params", "dict", "phenotype, covariates (text only), kernel, reml, gamma where given, mask"),
+        (
+            "beta",
+            "DataFrame",
+            "term, estimate, standard_error, statistic (t), df (Satterthwaite), p_value; with `phenotype` for several",
+        ),
+        ("beta_covariance", "float64", "covariance of the estimates (p × p); phenotypes × p × p for several"),
+        ("sigma_sq", "float", "σ², variance of a unit of the kernel"),
+        ("tau_sq", "float", "τ², residual variance"),
+        ("gamma", "float", "γ = σ²/τ², in [0, ∞]"),
+        ("log_gamma", "float", "log γ"),
+        ("h_sq", "float", "h² = σ²/(σ²+τ²)"),
+        ("h_sq_standard_error", "float", "from the curvature of the profile; NaN on a boundary or where γ was given"),
+        ("h_sq_ci_low", "float", "lower end of the 95 % interval (likelihood ratio with its simulated null)"),
+        ("h_sq_ci_high", "float", "upper end"),
+        ("h_sq_p_value", "float", "exact restricted likelihood-ratio test of σ² = 0, simulated; never 0"),
+        ("h_sq_neg_log10_p_value", "float", "the same as −log₁₀, below the smallest float too"),
+        ("h_sq_p_value_mixture", "float", "the ½χ²₀ + ½χ²₁ approximation, for comparison"),
+        ("pve", "float", "σ²t/(σ²t+τ²), t the mean diagonal of the centred kernel on the rows used (GEMMA's)"),
+        ("pve_standard_error", "float", "of pve"),
+        ("log_likelihood", "float", "true log-likelihood, restricted (with ½log|XᵀX|) or full"),
+        ("aic", "float", "−2 log-likelihood + 2(p + number of variance components)"),
+        ("n_obs", "int", "rows used"),
+        ("rank", "int", "rank of the kernel on these rows"),
+        ("status", "str", "'ok', 'boundary' (h² is 0 or 1) or 'not_converged'"),
+        ("phenotypes", "str array", "names of the phenotypes"),
+        ("fits", "DataFrame", "several phenotypes: one row each, with the scalars above as columns"),
+        ("schema_version", "int", "version of this table"),
+    ),
+    *_rows("fit_null", "obsm", ("{key}_design", "float64", "X (n × p), NaN in rows not used")),
+    *_rows(
+        "fit_null",
+        "obs",
+        ("{key}_phenotype", "float64", "y, NaN in rows not used (obsm for several phenotypes)"),
+        ("{key}_blup", "float64", "best linear unbiased prediction of the random effect (obsm for several phenotypes)"),
+        ("{key}_residual", "float64", "y − Xβ − blup"),
+    ),
+    *_rows(
+        "associate",
+        "var",
+        ("{key}_beta", "float64", "effect of one unit of the feature on the phenotype"),
+        ("{key}_standard_error", "float64", "of beta"),
+        ("{key}_statistic", "float64", "of the test: F (wald, score) or χ² (lrt)"),
+        ("{key}_df", "float64", "denominator degrees of freedom of F; NaN for χ²"),
+        ("{key}_chi_sq", "float64", "likelihood ratio n log(RSS₀/RSS₁), whatever the test"),
+        ("{key}_sigma_sq", "float64", "σ² with the feature in the model"),
+        ("{key}_tau_sq", "float64", "τ² with the feature in the model"),
+        ("{key}_p_value", "float64", "of the test"),
+        ("{key}_neg_log10_p_value", "float64", "−log₁₀ p, also where p underflows"),
+        ("{key}_p_adjusted", "float64", "Benjamini–Hochberg over the tested features"),
+        ("{key}_status", "category", "'ok', 'constant', 'collinear', 'all_missing' or 'masked'; the others are NaN"),
+    ),
+    *_rows("associate", "uns", ("association", "dict", "test, variance, layer, masks, missing, gamma, counts, null")),
+)
+
+
+def fields_of(owner: str) -> tuple[Field, ...]:
+    return tuple(field for field in FIELDS if field.owner == owner)
+
+
+def documents(owner: str, placeholder: str = "{fields}") -> Callable[[Function], Function]:
+    """Put the table of an owner's fields where its docstring says `{fields}`."""
+
+    def decorate(function: Function) -> Function:
+        if function.__doc__:
+            lines = [f"`.{f.slot}`{_inside(f)} : {f.dtype}\n        {f.doc}." for f in fields_of(owner)]
+            function.__doc__ = function.__doc__.replace(placeholder, "\n    ".join(lines))
+        return function
+
+    return decorate
+
+
+def _inside(field: Field) -> str:
+    if field.slot == "uns":
+        return f"``[key]['{field.name}']``"
+    return f"``['{field.name}']``"

@@ -1,0 +1,204 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from annlmm._settings import logger, settings
+from annlmm._slots.access import boolean_mask, check_adata, feature_matrix
+from annlmm._slots.schema import documents
+from annlmm.blocks import column_blocks
+from annlmm.model.eigen import Spectrum, from_factor, from_kernel, from_operator
+from annlmm.model.scan import fill_missing
+from annlmm.pp._store import check_flag, check_kernel_key, check_memory, store_dense
+
+Float = NDArray[np.float64]
+
+
+@documents("kernel")
+def kernel_grm(
+    adata: AnnData,
+    mask_var: Any = None,
+    *,
+    min_maf: float = 0.01,
+    center: bool = True,
+    standardize: bool = True,
+    layer: str | None = None,
+    rank: float | None = None,
+    scale: bool = True,
+    key_added: str = "kernel",
+    copy: bool = False,
+) -> AnnData | None:
+    """The genetic relationship matrix K = ZZᵀ/m of donors × variants.
+
+    Missing calls are replaced by the variant's mean; monomorphic variants are dropped.
+
+    Parameters
+    ----------
+    adata
+        Donors × variants; dosages (0 to 2) in `.X` or `layer`, NaN for a missing call, dense or sparse.
+    mask_var
+        Variants to use: a boolean column of `.var` or a boolean array; e.g. all but one chromosome.
+    min_maf
+        Variants with a minor allele frequency below it are left out; 0 keeps all and allows values that are not dosages.
+    center
+        Subtract each variant's mean, now and after rows are dropped.
+    standardize
+        Divide each variant by its standard deviation (GCTA, FaST-LMM, Hail's `realized_relationship_matrix`); False is
+        GEMMA's ``-gk 1``.
+    layer
+        Layer to use instead of `.X`.
+    rank
+        Eigenvectors to keep: all with a non-zero eigenvalue (None), that many (int), or enough for that share of the trace
+        (fraction). With an int far below n no n × n matrix is made (Lanczos).
+    scale
+        Divide K by the mean diagonal of the centred kernel, so that σ² is the variance of a typical donor.
+    key_added
+        Key of the kernel.
+    copy
+        Return a copy with the kernel, leaving `adata` as it is.
+
+    Returns
+    -------
+    AnnData or None
+        A copy if `copy`, otherwise None, with the fields set:
+
+    {fields}
+
+    Raises
+    ------
+    KeyError
+        If the layer or the mask is not there.
+    ValueError
+        If the values are not dosages (and `min_maf` > 0), or no variant is left.
+    MemoryError
+        If a dense kernel does not fit `al.settings.kernel_memory`; pass `rank`.
+
+    Notes
+    -----
+    Patterson et al. (2006); Yang et al. (2011), GCTA; VanRaden (2008). The standard deviation is that of the data (denominator n), not
+    √(2p(1−p)).
+
+    Examples
+    --------
+    >>> import annlmm as al
+    >>> adata = al.datasets.gwas_cohort(n_obs=100, n_vars=500)
+    >>> al.pp.kernel_grm(adata, mask_var=adata.var["chrom"] != "1")
+    >>> adata.uns["kernel"]["method"]
+    'grm'
+    """
+    check_adata(adata)
+    key = check_kernel_key(adata, key_added)
+    center, standardize, scale = (
+        check_flag("center", center),
+        check_flag("standardize", standardize),
+        check_flag("scale", scale),
+    )
+    if isinstance(min_maf, bool) or not isinstance(min_maf, (int, float, np.number)) or not 0 <= min_maf < 0.5:
+        raise ValueError(f"min_maf: must lie in [0, 0.5), received {min_maf!r}")
+    matrix = feature_matrix(adata, layer)
+    columns = np.flatnonzero(boolean_mask(adata, mask_var, "var", "mask_var"))
+    n = adata.n_obs
+    few = isinstance(rank, (int, np.integer)) and not isinstance(rank, bool) and 0 < rank < n // 10 and n > 2000
+    variants = _Variants(matrix, n, columns, float(min_maf), center, standardize)
+    if few:
+        kept, total = variants.count()
+        _check_kept(kept, columns.size, min_maf)
+        spectrum = from_operator(lambda v: variants.multiply(v) / kept, n, int(rank or 0), total / kept)
+    else:
+        check_memory(n, min(n, columns.size), f"pass rank= (an int below {n // 10}) for its leading eigenvectors")
+        spectrum, kept = _decompose(variants, n, columns.size, rank, min_maf)
+    logger.info(
+        f"kernel_grm: {kept} of {columns.size} variants used, the others are monomorphic or below min_maf={min_maf}"
+    )
+    params = {
+        "mask_var": mask_var if isinstance(mask_var, str) else None if mask_var is None else "array",
+        "min_maf": float(min_maf),
+        "center": center,
+        "standardize": standardize,
+        "layer": layer,
+        "rank": rank,
+        "n_variants": kept,
+    }
+    return store_dense(adata, key, spectrum, method="grm", params=params, centered=center, scale=scale, copy=copy)
+
+
+def _decompose(variants: _Variants, n: int, m: int, rank: float | None, min_maf: float) -> tuple[Spectrum, int]:
+    """From the n × n matrix, or from the n × m factor where that is narrower."""
+    kept = 0
+    if m < n:
+        blocks = list(variants)
+        kept = sum(z.shape[1] for z in blocks)
+        _check_kept(kept, m, min_maf)
+        return from_factor(np.concatenate(blocks, axis=1) / np.sqrt(kept), rank), kept
+    k = np.zeros((n, n))
+    for z in variants:
+        k += z @ z.T
+        kept += z.shape[1]
+    _check_kept(kept, m, min_maf)
+    return from_kernel(k / kept, rank), kept
+
+
+def _check_kept(kept: int, m: int, min_maf: float) -> None:
+    if kept == 0:
+        raise ValueError(f"none of {m} variants is left: all are monomorphic or below min_maf={min_maf}")
+
+
+class _Variants:
+    """Blocks of standardised variants, n × b, made anew at each pass."""
+
+    def __init__(
+        self, matrix: Any, n: int, columns: NDArray[np.intp], min_maf: float, center: bool, standardize: bool
+    ) -> None:
+        self.matrix, self.rows, self.columns = matrix, np.arange(n), columns
+        self.min_maf, self.center, self.standardize = min_maf, center, standardize
+        self.width = max(1, int(settings.block_memory // (8 * 4 * n)))
+
+    def __iter__(self) -> Iterator[Float]:
+        from tqdm.auto import tqdm
+
+        with tqdm(
+            total=self.columns.size, desc="kernel_grm", unit=" variants", disable=not settings.progress, delay=3.0
+        ) as bar:
+            for block in column_blocks(self.matrix, self.rows, self.columns, self.width):
+                yield self._standardised(block.array)
+                bar.update(block.columns.size)
+
+    def _standardised(self, array: Any) -> Float:
+        z: Float = array.toarray() if sparse.issparse(array) else array
+        if np.isinf(z).any():
+            raise ValueError("the variants hold infinite values; set missing calls to NaN")
+        z, _, empty = fill_missing(z)
+        mean = z.mean(axis=0)
+        keep = ~empty & (np.ptp(z, axis=0) > 0)
+        if self.min_maf > 0:
+            if z.size and (z.min() < 0 or z.max() > 2):
+                raise ValueError(
+                    f"min_maf={self.min_maf}: the values are not dosages (they range from {z.min():.4g} to {z.max():.4g}, not 0 to 2; "
+                    "missing calls must be NaN); recode them, or pass min_maf=0"
+                )
+            keep &= np.minimum(mean, 2 - mean) / 2 >= self.min_maf
+        z, mean = z[:, keep], mean[keep]
+        if self.center or self.standardize:
+            centred = z - mean
+            if self.standardize:
+                deviation = np.sqrt(np.einsum("ij,ij->j", centred, centred) / z.shape[0])
+                return (centred if self.center else z) / deviation
+            return centred
+        return z
+
+    def count(self) -> tuple[int, float]:
+        """Variants that are kept, and the trace of ZZᵀ."""
+        sizes = [(z.shape[1], float(np.einsum("ij,ij->", z, z))) for z in self]
+        return sum(m for m, _ in sizes), sum(trace for _, trace in sizes)
+
+    def multiply(self, v: Float) -> Float:
+        """ZZᵀ v."""
+        out = np.zeros_like(v)
+        for z in self:
+            out += z @ (z.T @ v)
+        return out
