@@ -19,7 +19,7 @@ def gwas_cohort(
     *,
     n_chrom: int = 5,
     h_sq: float = 0.5,
-    n_causal: int = 4,
+    n_causal: int = 3,
     causal_share: float = 0.6,
     n_populations: int = 5,
     fst: float = 0.05,
@@ -55,7 +55,7 @@ def gwas_cohort(
         Number of strong causal variants, spread over the chromosomes, with a minor allele frequency of 0.1 or more
         where the chromosome has such.
     causal_share
-        Their share of :math:`\sigma^2`, in [0, 1]; each has ``h_sq * causal_share / n_causal``: by default 7.5 %, which
+        Their share of :math:`\sigma^2`, in [0, 1]; each has ``h_sq * causal_share / n_causal``: by default 10 %, which
         a scan of 500 donors finds.
     n_populations, fst
         Number of populations (of equal size but for rounding) and their differentiation, in [0, 1).
@@ -123,9 +123,6 @@ def gwas_cohort(
     population, family = _structure(n_obs, n_populations, family_size)
     dosages = _dosages(random, population, family, n_vars, fst)
     var = _variants(random, n_vars, n_chrom)
-    age = random.integers(200, 801, n_obs) / 10
-    male = random.random(n_obs) < 0.5
-    noise = np.sqrt(1 - h_sq) * random.standard_normal(n_obs)
 
     # Mean of the squared centred dosages of each variant, from integer counts: no rounding depends on the machine.
     ones, twos = (np.count_nonzero(dosages == copies, axis=0).astype(np.int64) for copies in (1, 2))
@@ -138,6 +135,9 @@ def gwas_cohort(
     sigma_sq_causal = h_sq * causal_share if n_causal else 0.0
     effect = _effects(random, variance, causal, sigma_sq_causal, h_sq - sigma_sq_causal)
 
+    age = random.integers(200, 801, n_obs) / 10
+    male = random.random(n_obs) < 0.5
+    noise = np.sqrt(1 - h_sq) * random.standard_normal(n_obs)
     genetic = _times(dosages, effect) - float(count @ effect) / n_obs
     # Rounded because the last bits of a matrix product depend on the machine.
     phenotype = np.round(_BETA["Intercept"] + _BETA["age"] * age + _BETA["C(sex)[T.male]"] * male + genetic + noise, 6)
@@ -268,7 +268,7 @@ def _effects(
             "`n_causal` leaves no variant that varies among the donors for the polygenic background. Take fewer, raise "
             "`n_vars` or `n_obs`, or pass `causal_share=1`."
         )
-    effect[background] *= np.sqrt(sigma_sq_background / count / variance[background])
+    effect[background] *= np.sqrt(sigma_sq_background / max(count, 1) / variance[background])
     effect[~background] = 0.0
     if len(causal):
         sign = 2 * random.integers(0, 2, len(causal)) - 1

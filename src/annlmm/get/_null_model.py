@@ -36,7 +36,7 @@ def null_model(adata: AnnData, key: str = "lmm", *, phenotype: str | None = None
     Examples
     --------
     >>> import annlmm as al
-    >>> adata = al.datasets.donors(n_donors=6, n_genes=5)
+    >>> adata = al.datasets.donors(n_donors=6, n_genes=30)
     >>> al.pp.kernel_group(adata, "donor_id")
     >>> al.tl.fit_null(adata, "phenotype")
     >>> al.get.null_model(adata).low_rank

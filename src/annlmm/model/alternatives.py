@@ -3,35 +3,32 @@
 from __future__ import annotations
 
 from os import PathLike
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from annlmm.model.association import Scan
-
-if TYPE_CHECKING:
-    from annlmm.model.lmm import LinearMixedModel
+from annlmm.model.rotated import RotatedData
 
 Float = NDArray[np.float64]
 COLUMNS = ("beta", "sigma_sq", "chi_sq", "p_value", "standard_error")
 BLOCK_BYTES = 2**27
 
 
-def alternatives_table(model: LinearMixedModel, scan: Scan, pa: NDArray[Any], a: NDArray[Any] | None) -> pd.DataFrame:
+def alternatives_table(data: RotatedData, scan: Scan, pa: NDArray[Any], a: NDArray[Any] | None) -> pd.DataFrame:
     """Test the columns of `pa` (r × m), with `a` (n × m) for a low-rank model, a block of columns at a time."""
     m = pa.shape[1]
-    width = max(1, BLOCK_BYTES // (8 * (model.r + (0 if a is None else model.n))))
+    width = max(1, BLOCK_BYTES // (8 * (data.s.size + data.y.size)))
     parts = [
-        _block(model, scan, pa[:, i : i + width], None if a is None else a[:, i : i + width])
-        for i in range(0, m, width)
+        _block(data, scan, pa[:, i : i + width], None if a is None else a[:, i : i + width]) for i in range(0, m, width)
     ]
     table = np.concatenate(parts) if parts else np.zeros((0, len(COLUMNS)))
     return pd.DataFrame(table, columns=list(COLUMNS), index=pd.RangeIndex(m, name="idx"))
 
 
-def _block(model: LinearMixedModel, scan: Scan, pa: NDArray[Any], a: NDArray[Any] | None) -> Float:
+def _block(data: RotatedData, scan: Scan, pa: NDArray[Any], a: NDArray[Any] | None) -> Float:
     """The five columns of one block."""
     pa = np.array(pa, dtype=np.float64, order="C")
     a = pa if a is None else np.array(a, dtype=np.float64, order="C")
@@ -39,7 +36,7 @@ def _block(model: LinearMixedModel, scan: Scan, pa: NDArray[Any], a: NDArray[Any
     bad = ~(np.isfinite(pa).all(axis=0) & np.isfinite(a).all(axis=0))
     pa[:, bad] = 0.0
     a[:, bad] = 0.0
-    result = scan.test(model.feature_statistics(pa, a), "lrt")
+    result = scan.test(data.features(pa, a), "lrt")
     table = np.stack([getattr(result, name) for name in COLUMNS], axis=1)
     table[bad] = np.nan
     return table
@@ -50,7 +47,7 @@ def is_lazy(value: Any) -> bool:
     return isinstance(value, (str, PathLike)) or type(value).__module__.split(".")[0] == "dask"
 
 
-def dask_alternatives(model: LinearMixedModel, scan: Scan, pa: Any, a: Any, partition_size: int | None) -> pd.DataFrame:
+def dask_alternatives(data: RotatedData, scan: Scan, pa: Any, a: Any, partition_size: int | None) -> pd.DataFrame:
     """Test the rows of (P A)ᵀ, m × r, with Aᵀ, m × n, one task per `partition_size` rows, on dask's current scheduler."""
     try:
         import dask.array as da
@@ -64,7 +61,7 @@ def dask_alternatives(model: LinearMixedModel, scan: Scan, pa: Any, a: Any, part
     ):
         raise ValueError(f"partition_size: must be a positive number of features, received {partition_size!r}")
     arrays = []
-    for name, value, width in (("pa", pa, model.r), ("a", a, model.n)):
+    for name, value, width in (("pa", pa, data.s.size), ("a", a, data.y.size)):
         if value is None:
             continue
         array = da.from_zarr(value) if isinstance(value, (str, PathLike)) else da.asarray(value)
@@ -80,7 +77,7 @@ def dask_alternatives(model: LinearMixedModel, scan: Scan, pa: Any, a: Any, part
     arrays = [array.rechunk((rows, -1)) for array in arrays]
 
     def task(*blocks: NDArray[Any]) -> Float:
-        return _block(model, scan, blocks[0].T, blocks[1].T if len(blocks) > 1 else None)
+        return _block(data, scan, blocks[0].T, blocks[1].T if len(blocks) > 1 else None)
 
     table = da.map_blocks(
         task, *arrays, dtype=np.float64, chunks=(arrays[0].chunks[0], (len(COLUMNS),)), meta=np.zeros((0, 0))

@@ -166,9 +166,7 @@ class NullModel:
         if gamma is None:
             found = minimise(profile)
             gamma_hat, value = found.gamma, found.value
-            status = (
-                "not_converged" if not found.converged else ("boundary" if found.boundary and self.space.k else "ok")
-            )
+            status = found.status if self.space.k else "ok"
         else:
             gamma_hat, status = check_gamma(gamma, self.space), "ok"
             value = profile.value(gamma_hat)

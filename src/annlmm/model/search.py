@@ -16,6 +16,12 @@ Float = NDArray[np.float64]
 # units of log γ; a step of ¼ brackets every sign change of f′.
 GRID_STEP = 0.25
 
+MESSAGES = {
+    "ok": "Newton's method met its tolerance at an interior optimum.",
+    "boundary": "The optimum is on the boundary: h² = 0, h² = 1 or one of the bounds that were given.",
+    "not_converged": "Newton's method did not meet its tolerance; raise maxiter, or check that K is not nearly singular.",
+}
+
 
 @dataclass(frozen=True)
 class SearchResult:
@@ -40,6 +46,16 @@ class SearchResult:
     converged: bool
     boundary: bool
     n_evaluations: int
+
+    @property
+    def status(self) -> str:
+        """'ok', 'boundary' or 'not_converged'."""
+        return "not_converged" if not self.converged else "boundary" if self.boundary else "ok"
+
+    @property
+    def message(self) -> str:
+        """The status in words, with what can be done."""
+        return MESSAGES[self.status]
 
 
 def log_gamma_grid(mu: Float, step: float = GRID_STEP, outside: int = 0) -> Float:

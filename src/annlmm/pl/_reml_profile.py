@@ -85,13 +85,7 @@ def reml_profile(
     fit = _read_fit(adata, key, phenotype)
 
     def log_likelihood(t: float) -> float:
-        try:
-            return -cast("float", model.compute_neg_log_reml(t))
-        except ValueError:
-            # h² = 1 is no model where K has not full rank; every other γ is.
-            if t == np.inf:
-                return -np.inf
-            raise
+        return -model.compute_neg_log_reml(t)
 
     estimate = _log_gamma(float(fit["gamma"]))
     curve = trace_profile(log_likelihood, estimate, x=x, depth=depth)

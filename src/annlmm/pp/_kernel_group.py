@@ -62,7 +62,7 @@ def kernel_group(
     Examples
     --------
     >>> import annlmm as al
-    >>> adata = al.datasets.donors(n_donors=6, n_genes=5)
+    >>> adata = al.datasets.donors(n_donors=6, n_genes=30)
     >>> al.pp.kernel_group(adata, "donor_id")
     >>> adata.uns["kernel"]["groups"].size
     6

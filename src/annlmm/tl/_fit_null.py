@@ -15,6 +15,7 @@ from annlmm._slots.kernel import read_basis, usable_rows
 from annlmm._slots.schema import documents
 from annlmm.model.design import Design, make_design
 from annlmm.model.null import NullModel
+from annlmm.model.search import MESSAGES
 
 
 @documents("fit_null")
@@ -138,6 +139,8 @@ def fit_null(
     out = target(adata, copy)
     write_null(out, key_added, done, x, np.where(present, responses.values, np.nan), terms, params)
     for f in done:
+        if f.fit.status == "not_converged":
+            logger.warning(f"fit_null: {f.name}: {MESSAGES['not_converged']}")
         se = "" if np.isnan(f.fit.h_sq_standard_error) else f" ± {f.fit.h_sq_standard_error:.4f}"
         logger.info(
             f"fit_null: {f.name} on {f.rows.size} of {adata.n_obs} observations, {len(terms)} fixed effects, kernel {kernel!r} of rank "

@@ -1,0 +1,81 @@
+"""Data rotated by the eigenvectors of K, P = Uᵀ, where U itself is not at hand: the state behind `LinearMixedModel`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from annlmm.model.design import Design
+from annlmm.model.profile import Profile, make_profile
+from annlmm.model.response import Response, residual_of, rotated_response
+from annlmm.model.space import RemlSpace, make_space
+from annlmm.model.statistics import FeatureStatistics, assemble
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RotatedData:
+    """P y, P X and S, with the data themselves for a low-rank model.
+
+    Attributes
+    ----------
+    py, px, s
+        (r,), (r, p) and (r,).
+    y
+        (n,) the response; P y again for a full-rank model, whose rotated data are the data.
+    design
+        Of X, or of P X for a full-rank model.
+    """
+
+    py: Float
+    px: Float
+    s: Float
+    y: Float
+    design: Design
+
+    @cached_property
+    def _positive(self) -> NDArray[np.bool_]:
+        """Eigenvectors with a non-zero eigenvalue: the others are part of the complement."""
+        return self.s > self.s.size * np.finfo(np.float64).eps * self.s.max()
+
+    @cached_property
+    def space(self) -> RemlSpace:
+        """The REML space, from UᵀQ = P X R⁻¹."""
+        t = np.asarray(np.linalg.solve(self.design.r_factor.T, self.px.T).T, dtype=np.float64)
+        return make_space(t[self._positive], self.s[self._positive], self.design)
+
+    @cached_property
+    def _my(self) -> Float:
+        return residual_of(self.y, self.design)[0]
+
+    @cached_property
+    def response(self) -> Response:
+        """The response in the coordinates of the model."""
+        keep = self._positive
+        rotated = rotated_response(self.py[keep], self.px[keep], self.y, self.design, self.space)
+        if rotated.my_sq <= 1e-20 * max(float(np.sum(rotated.q_y**2)), np.finfo(np.float64).tiny):
+            raise ValueError("y: constant or a linear combination of the fixed effects; there is no variance to model")
+        return rotated
+
+    @cached_property
+    def profile(self) -> Profile:
+        """The restricted likelihood of γ."""
+        return make_profile(self.space, self.response.y_tilde, self.response.rest, reml=True)
+
+    def check_residual(self) -> None:
+        """Refuse a response that K explains entirely."""
+        if not self.space.full and self.response.rest <= 1e-12 * self.response.my_sq:
+            raise ValueError(
+                "y: lies in the span of the eigenvectors given, so that nothing is left for the residual and the "
+                "likelihood has no maximum; give more eigenvectors, or fewer repeated observations"
+            )
+
+    def features(self, pa: Float, a: Float) -> FeatureStatistics:
+        """Sufficient statistics of features from P A (r × b) and A (n × b; P A again for a full-rank model)."""
+        square = np.einsum("ij,ij->j", a, a)
+        y, q = a.T @ self._my[:, None], self.design.q.T @ a
+        return assemble(pa[self._positive], q, y, square, np.zeros_like(square), self.design, self.space)
