@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import linalg, optimize, stats
 
 
 @dataclass
@@ -86,3 +86,96 @@ def random_kernel(rng, n, rank=None, scale=1.0):
     z = rng.standard_normal((n, n if rank is None else rank))
     k = z @ z.T
     return scale * k / np.trace(k) * n
+
+
+def design(rng, n, p):
+    """An intercept and p − 1 standard normal covariates."""
+    return np.column_stack([np.ones(n), rng.standard_normal((n, p - 1))])
+
+
+def response(rng, x, k, gamma, beta=None):
+    """One y ~ N(Xβ, γK + I)."""
+    y = linalg.sqrtm(gamma * k + np.eye(len(x))).real @ rng.standard_normal(len(x))
+    return y + x @ (np.arange(1, x.shape[1] + 1) if beta is None else beta)
+
+
+def group_kernel(codes, relatedness=None):
+    """Z K_d Zᵀ."""
+    z = (codes[:, None] == np.arange(codes.max() + 1)).astype(float)
+    return z @ (np.eye(z.shape[1]) if relatedness is None else relatedness) @ z.T
+
+
+def centring(n):
+    """H = I − 11ᵀ/n."""
+    return np.eye(n) - 1.0 / n
+
+
+def residual_eigenvalues(x, k):
+    """The n − p eigenvalues of NᵀKN, N an orthonormal basis of the complement of X, ascending."""
+    complement = linalg.null_space(x.T)
+    return np.linalg.eigvalsh(complement.T @ k @ complement)
+
+
+def profile_value(mu, y_sq, rest, logdet_eigenvalues, n_effective, gamma):
+    """−2 × the profiled log-likelihood up to a constant, for an array of γ."""
+    gamma = np.asarray(gamma, dtype=float)[..., None]
+    rss = (y_sq / (1 + gamma * mu)).sum(axis=-1) + rest
+    return n_effective * np.log(rss) + np.log(1 + gamma * logdet_eigenvalues).sum(axis=-1)
+
+
+def blup(y, x, k, gamma):
+    """γK(I+γK)⁻¹(y − Xβ̂) and the residual y − Xβ̂ − blup."""
+    beta = log_likelihood(y, x, k, gamma)[1]
+    e = y - x @ beta
+    u = gamma * k @ np.linalg.solve(np.eye(len(y)) + gamma * k, e)
+    return u, e - u
+
+
+def _projector(x, k, theta):
+    """P = V⁻¹ − V⁻¹X(XᵀV⁻¹X)⁻¹XᵀV⁻¹ and C = (XᵀV⁻¹X)⁻¹ for V = θ₀K + θ₁I; θ may be complex (no conjugation)."""
+    v_inverse = np.linalg.inv(theta[0] * k + theta[1] * np.eye(len(k)))
+    c = np.linalg.inv(x.T @ v_inverse @ x)
+    return v_inverse - v_inverse @ x @ c @ x.T @ v_inverse, c
+
+
+def reml_deviance(y, x, k, sigma_sq, tau_sq):
+    """−2 × the restricted log-likelihood of (σ², τ²), up to a constant."""
+    v = sigma_sq * k + tau_sq * np.eye(len(y))
+    p, c = _projector(x, k, (sigma_sq, tau_sq))
+    return np.linalg.slogdet(v)[1] - np.linalg.slogdet(c)[1] + y @ p @ y
+
+
+def reml_score(y, x, k, theta):
+    """Gradient of the deviance: tr(P V_a) − yᵀP V_a P y."""
+    p, _ = _projector(x, k, theta)
+    py = p @ y
+    return np.array([np.trace(p @ v) - py @ v @ py for v in (k, np.eye(len(y)))])
+
+
+def satterthwaite(y, x, k, contrast, sigma_sq, tau_sq, *, expected=False):
+    """ν = 2v²/(gᵀ𝓘⁻¹g): 𝓘 and g by complex steps, or the expected information ½ tr(P V_a P V_b)."""
+    theta, step = np.array([sigma_sq, tau_sq]), 1e-30
+    information, gradient = np.zeros((2, 2)), np.zeros(2)
+    for a in range(2):
+        moved = theta.astype(complex)
+        moved[a] += 1j * step
+        information[a] = 0.5 * reml_score(y, x, k, moved).imag / step
+        gradient[a] = (contrast @ _projector(x, k, moved)[1] @ contrast).imag / step
+    p, c = _projector(x, k, theta)
+    if expected:
+        parts = [p @ k, p]
+        information = np.array([[0.5 * np.trace(a @ b) for b in parts] for a in parts])
+    v = contrast @ c @ contrast
+    return 2 * v**2 / (gradient @ np.linalg.solve(information, gradient))
+
+
+def h_sq_curvature(y, x, k, h, *, reml=True):
+    """−d²ℓ/dh² of the dense profile in h², a fourth-order central difference of step 1e-3 of the distance to the ends."""
+    step = 1e-2 * min(h, 1 - h)
+
+    def value(at):
+        return log_likelihood(y, x, k, at / (1 - at), reml=reml)[0]
+
+    outer = value(h - 2 * step) + value(h + 2 * step)
+    inner = value(h - step) + value(h + step)
+    return (outer - 16 * inner + 30 * value(h)) / (12 * step**2)

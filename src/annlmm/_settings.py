@@ -21,6 +21,8 @@ class Settings:
         Whether long functions show a progress bar.
     block_memory : int
         Bytes that one block of features may take (default 256 MB).
+    threads : int
+        Threads of a scan (default: the processors that this process may use).
     kernel_memory : int
         Bytes that a dense n × n kernel may take before `rank=` is asked for (default half of the machine's memory).
 
@@ -36,6 +38,7 @@ class Settings:
     def __init__(self) -> None:
         self.progress = True
         self.block_memory = 2**28
+        self.threads = _processors()
         self.kernel_memory = _physical_memory() // 2
         self.verbosity = 1
 
@@ -56,9 +59,15 @@ class Settings:
 
     def __repr__(self) -> str:
         values = ", ".join(
-            f"{name}={getattr(self, name)!r}" for name in ("verbosity", "progress", "block_memory", "kernel_memory")
+            f"{name}={getattr(self, name)!r}"
+            for name in ("verbosity", "progress", "block_memory", "threads", "kernel_memory")
         )
         return f"annlmm.settings({values})"
+
+
+def _processors() -> int:
+    affinity = getattr(os, "sched_getaffinity", None)
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _physical_memory() -> int:

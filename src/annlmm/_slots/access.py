@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
+from reprlib import Repr
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,12 @@ import pandas as pd
 from anndata import AnnData, ImplicitModificationWarning
 from numpy.typing import NDArray
 
-from annlmm._settings import logger
+from annlmm._settings import logger, settings
 
 SCHEMA_VERSION = 1
+
+_short = Repr()
+_short.maxstring = _short.maxother = 80
 
 
 def check_adata(adata: Any, argument: str = "adata") -> AnnData:
@@ -22,6 +26,10 @@ def check_adata(adata: Any, argument: str = "adata") -> AnnData:
         raise TypeError(f"{argument}: must be an AnnData, received {type(adata).__name__}")
     if adata.n_obs == 0:
         raise ValueError(f"{argument}: has no observations")
+    for axis in ("obs", "var"):
+        columns = getattr(adata, axis).columns
+        if not columns.is_unique:
+            raise ValueError(f"{argument}.{axis}: two columns are named {columns[columns.duplicated()][0]!r}; rename one")
     return adata
 
 
@@ -40,11 +48,32 @@ def write_slots(adata: AnnData, slots: Mapping[tuple[str, str], Any], remove: It
     """Write {(slot, key): value} at once; every value is complete before the first is written."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ImplicitModificationWarning)
+        # A hundred columns, of ten scans, are no reason to copy the frame.
+        warnings.simplefilter("ignore", pd.errors.PerformanceWarning)
         for slot, key in remove:
             if key in getattr(adata, slot):
                 del getattr(adata, slot)[key]
         for (slot, key), value in slots.items():
             getattr(adata, slot)[key] = value
+
+
+def received(value: Any) -> str:
+    """A value as a message shows it: arrays and long lists are cut."""
+    return f"{_short.repr(value)} of type {type(value).__name__}"
+
+
+def check_memory(rows: int, columns: int, remedy: str) -> None:
+    """Refuse a dense matrix beyond `settings.kernel_memory`, before it is made."""
+    needed = 8 * rows * columns
+    if needed > settings.kernel_memory:
+        raise MemoryError(
+            f"a dense {rows} × {columns} matrix takes {_size(needed)}, more than al.settings.kernel_memory "
+            f"({_size(settings.kernel_memory)}); {remedy}"
+        )
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 2**30:.1f} GiB" if n_bytes >= 2**29 else f"{n_bytes / 2**20:.3g} MiB"
 
 
 def check_key(key: Any, argument: str = "key_added") -> str:
@@ -60,7 +89,7 @@ def check_key(key: Any, argument: str = "key_added") -> str:
 
 def hint(name: str, known: Iterable[str]) -> str:
     """What the user may have meant."""
-    known = [str(k) for k in known]
+    known = [str(k) for k in known if k is not None]  # anndata 0.13 lists X among the layers, as None
     close = get_close_matches(str(name), known, n=3, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"
@@ -73,20 +102,23 @@ def boolean_mask(adata: AnnData, mask: Any, axis: str, argument: str) -> NDArray
     size = len(frame)
     if mask is None:
         return np.ones(size, dtype=bool)
+    values: Any = mask
     if isinstance(mask, str):
         if mask not in frame.columns:
             raise KeyError(f"{argument}={mask!r}: no such column in adata.{axis}; {hint(mask, frame.columns)}")
-        values: Any = frame[mask]
-    else:
-        values = (
-            mask.reindex(frame.index) if isinstance(mask, pd.Series) and not mask.index.equals(frame.index) else mask
+        values = frame[mask]
+    elif isinstance(mask, pd.Series) and not mask.index.equals(frame.index):
+        values = _by_name(mask, frame.index, axis, argument)
+    if isinstance(values, pd.Series) and values.isna().any():
+        raise ValueError(
+            f"{argument}: {int(values.isna().sum())} of {size} values are missing; decide for them, e.g. with .fillna(False)"
         )
     array = np.asarray(values)
     if array.dtype == object and all(isinstance(v, (bool, np.bool_)) for v in array.ravel()):
         array = array.astype(bool)
     if array.dtype != bool:
         raise TypeError(
-            f"{argument}: must be boolean, received dtype {getattr(values, 'dtype', array.dtype)}; compare first, e.g. adata.{axis}['x'] == 'a'"
+            f"{argument}: must be boolean, without missing values, received dtype {getattr(values, 'dtype', array.dtype)}; compare first, e.g. adata.{axis}['x'] == 'a'"
         )
     if array.shape != (size,):
         raise ValueError(
@@ -95,6 +127,17 @@ def boolean_mask(adata: AnnData, mask: Any, axis: str, argument: str) -> NDArray
     if not array.any():
         raise ValueError(f"{argument}: selects nothing")
     return array
+
+
+def _by_name(mask: pd.Series, names: pd.Index, axis: str, argument: str) -> pd.Series:
+    """A Series in the order of `names`; every one of them must be there, once."""
+    lacking = names[~names.isin(mask.index)]
+    if len(lacking) or not mask.index.is_unique:
+        why = f"lacks {len(lacking)} of {len(names)}, e.g. {lacking[0]!r}" if len(lacking) else "has duplicated names"
+        raise ValueError(
+            f"{argument}: a Series is matched to adata.{axis} by name, and its index {why}; align it, or pass its values with .to_numpy()"
+        )
+    return mask.reindex(names)
 
 
 def feature_matrix(adata: AnnData, layer: str | None) -> Any:

@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from annlmm._slots.access import hint, numeric
+from annlmm._slots.access import hint, numeric, received
 
 Float = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -35,6 +35,8 @@ def read_phenotypes(adata: AnnData, phenotype: Any) -> Phenotypes:
             )
         if phenotype in adata.obsm:
             frame = obsm_frame(adata, phenotype)
+            if not frame.columns.is_unique:
+                raise ValueError(f"phenotype={phenotype!r}: its columns must have different names, received {list(frame)}")
             columns = [_finite(numeric(frame[c], f"phenotype {c!r}"), f"phenotype {c!r}") for c in frame.columns]
             return Phenotypes(tuple(map(str, frame.columns)), np.stack(columns, axis=1))
         raise KeyError(
@@ -48,7 +50,7 @@ def read_phenotypes(adata: AnnData, phenotype: Any) -> Phenotypes:
             raise ValueError("phenotype: a list must name columns of adata.obs; pass an obsm key on its own")
         return Phenotypes(tuple(phenotype), np.concatenate([part.values for part in parts], axis=1))
     raise TypeError(
-        f"phenotype: must be a column of adata.obs, a list of them, or a key of adata.obsm, received {phenotype!r}"
+        f"phenotype: must be a column of adata.obs, a list of them, or a key of adata.obsm, received {received(phenotype)}"
     )
 
 
@@ -69,13 +71,13 @@ def _finite(values: Float, name: str) -> Float:
 def obsm_frame(adata: AnnData, key: str) -> pd.DataFrame:
     """An obsm entry as named columns: its own, or key[0], key[1] and so on."""
     value = adata.obsm[key]
-    if isinstance(value, pd.DataFrame):
+    if isinstance(value, pd.DataFrame) and value.shape[1]:
         return value.set_axis([str(c) for c in value.columns], axis=1)
     array = np.asarray(value.toarray() if hasattr(value, "toarray") else value)
     if array.ndim == 1:
         array = array[:, None]
-    if array.ndim != 2:
-        raise ValueError(f"adata.obsm[{key!r}]: must have two dimensions, received shape {array.shape}")
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise ValueError(f"adata.obsm[{key!r}]: must have two dimensions and a column, received shape {array.shape}")
     names = [key] if array.shape[1] == 1 else [f"{key}[{j}]" for j in range(array.shape[1])]
     return pd.DataFrame(array, index=adata.obs_names, columns=names)
 
@@ -90,12 +92,15 @@ class Covariates:
         Columns of obs or keys of obsm, where they were listed.
     formula
         The user's formula, evaluated once, at fit; None if names were listed.
+    variables
+        Columns of obs and keys of obsm that either of them uses.
     complete
         Per row of adata: whether every variable that is used is present.
     """
 
     names: tuple[str, ...]
     formula: str | None
+    variables: tuple[str, ...]
     complete: Mask
 
     @property
@@ -106,18 +111,19 @@ class Covariates:
 def read_covariates(adata: AnnData, covariates: Any) -> Covariates:
     """Names of obs columns and obsm keys, or a formula; which rows have all of them."""
     if covariates is None:
-        return Covariates((), None, np.ones(adata.n_obs, dtype=bool))
+        return Covariates((), None, (), np.ones(adata.n_obs, dtype=bool))
     if isinstance(covariates, str) and "~" in covariates:
         formula = covariates.strip()
         if not formula.startswith("~"):
             raise ValueError(
                 f"covariates={covariates!r}: a formula has no left-hand side here, the phenotype is its own argument; start it with '~'"
             )
-        return Covariates((), formula, _complete(adata, _variables(adata, formula)))
+        variables = _variables(adata, formula)
+        return Covariates((), formula, variables, _complete(adata, variables))
     names = (covariates,) if isinstance(covariates, str) else covariates
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise TypeError(
-            f"covariates: must be names of obs columns or obsm keys, or a formula such as '~ age + C(sex)', received {covariates!r}"
+            f"covariates: must be names of obs columns or obsm keys, or a formula such as '~ age + C(sex)', received {received(covariates)}"
         )
     for name in names:
         if name not in adata.obs.columns and name not in adata.obsm:
@@ -126,17 +132,18 @@ def read_covariates(adata: AnnData, covariates: Any) -> Covariates:
             )
     if len(set(names)) < len(names):
         raise ValueError(f"covariates: names must differ, received {list(names)}")
-    return Covariates(tuple(names), None, _complete(adata, list(names)))
+    return Covariates(tuple(names), None, tuple(names), _complete(adata, names))
 
 
-def _variables(adata: AnnData, formula: str) -> list[str]:
+def _variables(adata: AnnData, formula: str) -> tuple[str, ...]:
     """Every obs column and obsm key whose name occurs in the formula.
 
     formulaic's own list misses the arguments of transforms (poly, bs); a name too many costs nothing but its missing rows.
     """
-    quoted = set(re.findall(r"`([^`]+)`", formula))
-    words = set(re.findall(r"[^\W\d]\w*", re.sub(r"`[^`]+`|'[^']*'|\"[^\"]*\"", " ", formula)))
-    return [name for name in [*map(str, adata.obs.columns), *adata.obsm] if name in quoted or name in words]
+    quoted = set(re.findall(r"`([^`]+)`", formula)) | {q[1:-1] for q in re.findall(r"Q\(\s*('[^']*'|\"[^\"]*\")", formula)}
+    code = re.sub(r"`[^`]+`|'[^']*'|\"[^\"]*\"", " ", formula)
+    words = set(re.findall(r"[^\W\d]\w*\b(?!\s*(?:\(|=[^=]))", code))  # no functions, no names of arguments
+    return tuple(name for name in [*map(str, adata.obs.columns), *adata.obsm] if name in quoted or name in words)
 
 
 def _complete(adata: AnnData, names: Sequence[str]) -> Mask:
@@ -151,7 +158,7 @@ def design_matrix(adata: AnnData, covariates: Covariates, rows: NDArray[np.intp]
     """X (n_rows × p) and its terms: an intercept first, categories coded with their first level dropped."""
     if covariates.formula is None:
         return _from_names(adata, covariates.names, rows)
-    return _from_formula(adata, covariates.formula, rows)
+    return _from_formula(adata, covariates.formula, covariates.variables, rows)
 
 
 def _from_names(adata: AnnData, names: Sequence[str], rows: NDArray[np.intp]) -> tuple[Float, tuple[str, ...]]:
@@ -161,20 +168,11 @@ def _from_names(adata: AnnData, names: Sequence[str], rows: NDArray[np.intp]) ->
         if name in adata.obs.columns:
             column = adata.obs[name].iloc[rows]
             if _is_label(column):
-                levels = _as_category(column)
+                levels = _as_category(column, name)
                 coded = levels.cat.codes.to_numpy()
-                for code, level in enumerate(levels.cat.categories):
-                    if code:
-                        columns.append((coded == code).astype(np.float64))
-                        terms.append(f"{name}[T.{level}]")
-                if len(levels.cat.categories) == 1:
-                    raise ValueError(
-                        f"covariates: {name!r} has one level ({levels.cat.categories[0]!r}) on the {rows.size} rows that are used; drop it"
-                    )
-                if len(levels.cat.categories) > max(rows.size / 2, 2):
-                    raise ValueError(
-                        f"covariates: {name!r} has {len(levels.cat.categories)} levels for {rows.size} rows; is it an identifier? Group with al.pp.kernel_group instead"
-                    )
+                for code, level in enumerate(levels.cat.categories[1:], start=1):
+                    columns.append((coded == code).astype(np.float64))
+                    terms.append(f"{name}[T.{level}]")
                 continue
             columns.append(numeric(column, f"covariates {name!r}"))
             terms.append(name)
@@ -192,35 +190,63 @@ def _is_label(column: pd.Series) -> bool:
     return pd.api.types.is_object_dtype(dtype) and any(isinstance(v, str) for v in column)
 
 
-def _as_category(column: pd.Series) -> pd.Series:
+def _as_category(column: pd.Series, name: str) -> pd.Series:
     """Categories that occur, in their own order (alphabetical for text)."""
-    return column.astype("category").cat.remove_unused_categories()
+    levels = column.astype("category").cat.remove_unused_categories()
+    categories = levels.cat.categories
+    if len(categories) == 1:
+        raise ValueError(
+            f"covariates: {name!r} has one level ({categories[0]!r}) on the {len(column)} rows that are used; drop it"
+        )
+    if len(categories) > max(len(column) / 2, 2):
+        raise ValueError(
+            f"covariates: {name!r} has {len(categories)} levels for {len(column)} rows; is it an identifier? Group with al.pp.kernel_group instead"
+        )
+    return levels
 
 
-def _from_formula(adata: AnnData, formula: str, rows: NDArray[np.intp]) -> tuple[Float, tuple[str, ...]]:
-    from formulaic import Formula
+def _from_formula(
+    adata: AnnData, formula: str, variables: Sequence[str], rows: NDArray[np.intp]
+) -> tuple[Float, tuple[str, ...]]:
+    from formulaic import Formula, ModelMatrices
     from formulaic.errors import FormulaicError
 
-    # Text as categories and only levels that occur: formulaic takes `string` columns for numbers and codes absent levels.
-    frame = adata.obs.iloc[rows].copy()
-    for name in _variables(adata, formula):
-        if name in frame.columns and _is_label(frame[name]):
-            frame[name] = _as_category(frame[name])
-        elif name in frame.columns and pd.api.types.is_extension_array_dtype(frame[name].dtype):
-            frame[name] = numeric(frame[name], f"covariates {name!r}")
-    context: dict[str, Any] = {"np": np, "numpy": np}
-    for name in adata.obsm:
-        if name not in frame.columns:
-            context[name] = obsm_frame(adata, name).iloc[rows].to_numpy() if name in formula else None
-    context = {name: value for name, value in context.items() if value is not None}
+    frame, context = _evaluation(adata, variables, rows)
     try:
         matrix = Formula(formula).get_model_matrix(frame, context=context, na_action="ignore")
     except (FormulaicError, SyntaxError, TypeError, ValueError, KeyError) as error:
+        # formulaic marks the place with terminal colours
+        reason = " ".join(re.sub(r"\x1b\[[\d;]*m|[⧛⧚]", "", str(error)).split())
         raise ValueError(
-            f"covariates={formula!r}: {error}; name columns of adata.obs or keys of adata.obsm "
-            f"({hint(formula, [*adata.obs.columns, *adata.obsm])}), `in backticks` if they hold spaces"
+            f"covariates={formula!r}: {reason}; name columns of adata.obs or keys of adata.obsm "
+            f"({hint('', [*adata.obs.columns, *adata.obsm])}), `in backticks` if they hold spaces"
         ) from error
+    if isinstance(matrix, ModelMatrices):
+        raise ValueError(f"covariates={formula!r}: has several parts; join them with '+'")
     if matrix.shape[0] != rows.size:
         raise ValueError(f"covariates={formula!r}: gives {matrix.shape[0]} rows for {rows.size}; it must not drop any")
-    terms = tuple(map(str, matrix.columns))
-    return np.asarray(matrix, dtype=np.float64), terms
+    return np.asarray(matrix, dtype=np.float64), tuple(map(str, matrix.columns))
+
+
+def _evaluation(
+    adata: AnnData, variables: Sequence[str], rows: NDArray[np.intp]
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """What a formula may use: obs, and obsm as arrays.
+
+    Text comes as categories of the levels that occur, everything else as numbers: formulaic takes `string` columns for
+    numbers, `object` columns for categories, and codes levels that are absent.
+    """
+    frame = adata.obs.iloc[rows].copy()
+    context: dict[str, Any] = {"np": np, "numpy": np}
+    for name in variables:
+        if name not in frame.columns:
+            array = obsm_frame(adata, name).iloc[rows]
+            context[name] = np.stack([numeric(array.iloc[:, j], f"covariates {c!r}") for j, c in enumerate(array)], axis=1)
+        elif _is_label(frame[name]):
+            frame[name] = _as_category(frame[name], name)
+        else:
+            dtype = frame[name].dtype
+            whole = isinstance(dtype, pd.api.extensions.ExtensionDtype) and getattr(dtype, "kind", "f") in "iub"
+            values = numeric(frame[name], f"covariates {name!r}")
+            frame[name] = frame[name].to_numpy() if isinstance(dtype, np.dtype) and dtype.kind in "fiub" else values.astype(f"{dtype.kind}8" if whole and dtype.kind != "b" else bool if whole else float)
+    return frame, context

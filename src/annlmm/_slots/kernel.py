@@ -11,7 +11,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from annlmm._slots.access import SCHEMA_VERSION, hint, storable, write_slots
+from annlmm._slots.access import SCHEMA_VERSION, check_memory, hint, received, storable, write_slots
 from annlmm.model.basis import Basis, DenseBasis, GroupBasis, no_kernel
 from annlmm.model.eigen import Spectrum
 
@@ -27,10 +27,25 @@ def names_digest(names: pd.Index) -> str:
     return f"{total % 2**64:016x}"
 
 
-def _probe(u: Float) -> float:
-    """‖Uz‖/‖z‖ for a fixed z: 1 for orthonormal columns, at most 1 for some of their rows."""
-    z = np.random.default_rng(0).standard_normal(u.shape[1])
-    return float(np.linalg.norm(u @ z) / np.linalg.norm(z))
+# What an entry cannot be read without; a merge of `.uns` in a concatenation drops what differs between the parts.
+_NEEDED = {"dense": ("eigenvalues", "centered", "n_obs", "probe"), "groups": ("groupby", "groups", "params")}
+
+
+def _probe(u: Float, eigenvalues: Float) -> Float:
+    """U(z + log s) for a fixed z: one value per row, which no foreign or edited row has."""
+    z = np.random.default_rng(0).standard_normal(eigenvalues.size)
+    return np.asarray(u @ (z + np.log(eigenvalues)))
+
+
+def _belongs(probe: Float, stored: Float) -> bool:
+    """Whether every row is one of those that the kernel was made of; all of them, if their number is the same."""
+    # Eigenvectors that were rounded to float32 are off by 1e-8 of the largest value.
+    tolerance = 1e-6 * float(np.abs(stored).max())
+    if probe.size == stored.size:
+        return bool((np.abs(np.sort(probe) - stored) <= tolerance).all())
+    i = np.searchsorted(stored, probe)
+    nearest = np.minimum(np.abs(np.r_[stored, np.inf][i] - probe), np.abs(np.r_[-np.inf, stored][i] - probe))
+    return bool((nearest <= tolerance).all())
 
 
 def write_dense_kernel(
@@ -55,7 +70,7 @@ def write_dense_kernel(
         "n_clipped": spectrum.n_clipped,
         "n_obs": adata.n_obs,
         "digest": names_digest(adata.obs_names),
-        "probe": _probe(spectrum.u),
+        "probe": np.sort(_probe(spectrum.u, spectrum.eigenvalues)),
         "schema_version": SCHEMA_VERSION,
     }
     write_slots(adata, {("obsm", key): np.ascontiguousarray(spectrum.u), ("uns", key): storable(entry)})
@@ -90,7 +105,7 @@ def kernel_entry(adata: AnnData, key: Any, argument: str = "kernel") -> dict[str
     """The stored description of a kernel."""
     if not isinstance(key, str):
         raise TypeError(
-            f"{argument}: must be the key of a kernel or None, received {key!r} of type {type(key).__name__}; sums of several kernels are not available"
+            f"{argument}: must be the key of a kernel or None, received {received(key)}; sums of several kernels are not available"
         )
     entry = adata.uns.get(key)
     if entry is None:
@@ -106,6 +121,14 @@ def kernel_entry(adata: AnnData, key: Any, argument: str = "kernel") -> dict[str
         raise ValueError(
             f"{argument}={key!r}: written by a later annlmm (schema {int(entry['schema_version'])}); update annlmm"
         )
+    lacking = [name for name in _NEEDED.get(str(entry["kind"]), ("kind",)) if name not in entry]
+    if not lacking and entry["kind"] == "groups" and "relatedness" not in entry:
+        lacking = ["relatedness"] if entry["params"].get("relatedness") or entry["params"].get("scale") else []
+    if lacking or str(entry["kind"]) not in _NEEDED:
+        raise ValueError(
+            f"{argument}={key!r}: adata.uns[{key!r}] is incomplete ({', '.join(lacking) or 'kind'}; was it edited, or merged in a concatenation?); "
+            "compute the kernel again"
+        )
     return dict(entry)
 
 
@@ -118,15 +141,18 @@ def group_labels(adata: AnnData, groupby: str, argument: str = "groupby") -> pd.
     if groupby not in adata.obs.columns:
         raise KeyError(f"{argument}={groupby!r}: no such column in adata.obs; {hint(groupby, adata.obs.columns)}")
     column = adata.obs[groupby]
-    if pd.api.types.is_float_dtype(column.dtype) and (column.dropna() % 1 != 0).any():
-        raise TypeError(
-            f"{argument}={groupby!r}: holds fractional numbers (dtype {column.dtype}), not group labels; name a column of labels"
-        )
-    values = [
-        np.nan if missing else str(int(v)) if isinstance(v, float) else str(v)
-        for v, missing in zip(column, column.isna(), strict=True)
-    ]
-    return pd.Series(values, index=column.index, dtype=object)
+    codes, values = pd.factorize(column)
+    names = [_label(value, f"{argument}={groupby!r}") for value in values]
+    return pd.Series(np.array([*names, np.nan], dtype=object)[codes], index=column.index)  # the code of a missing one is −1
+
+
+def _label(value: Any, name: str) -> str:
+    """A group's name; whole numbers are written without a point, as which type they may be stored."""
+    if not isinstance(value, (float, np.floating)):
+        return str(value)
+    if not float(value).is_integer():
+        raise TypeError(f"{name}: holds fractional numbers (e.g. {float(value)}), not group labels; name a column of labels")
+    return str(int(value))
 
 
 def usable_rows(adata: AnnData, key: str | None) -> NDArray[np.bool_]:
@@ -165,13 +191,8 @@ def _dense_slots(adata: AnnData, key: str, entry: Mapping[str, Any]) -> tuple[Fl
         raise ValueError(f"{stale}: {u.shape[-1]} eigenvectors and {s.size} eigenvalues {remedy}")
     if adata.n_obs > int(entry["n_obs"]):
         raise ValueError(f"{stale}: made of {int(entry['n_obs'])} observations, {adata.n_obs} are here {remedy}")
-    probe = _probe(u)
-    # Some rows of orthonormal columns: at most 1. All rows: 1, whatever their order.
-    complete = adata.n_obs == int(entry["n_obs"])
-    if not np.isfinite(probe) or probe > 1 + 1e-6 or (complete and abs(probe - 1) > 1e-6):
-        raise ValueError(
-            f"{stale}: its columns are not the {'' if complete else 'rows of '}orthonormal eigenvectors {remedy}"
-        )
+    if not (s > 0).all() or not _belongs(_probe(u, s), np.asarray(entry["probe"], dtype=np.float64)):
+        raise ValueError(f"{stale}: its rows are not those that the kernel was made of {remedy}")
     return u, s
 
 
@@ -193,8 +214,8 @@ def _read_groups(adata: AnnData, key: str, entry: Mapping[str, Any], rows: Index
 
 def read_kernel_matrix(adata: AnnData, key: str) -> pd.DataFrame:
     """K itself on all rows of adata."""
-    usable = usable_rows(adata, key)
-    rows = np.flatnonzero(usable)
+    rows = np.flatnonzero(usable_rows(adata, key))
+    check_memory(rows.size, rows.size, "subset adata first")
     basis = read_basis(adata, key, rows)
     names = adata.obs_names[rows]
     if isinstance(basis, GroupBasis):

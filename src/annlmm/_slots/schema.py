@@ -55,7 +55,7 @@ FIELDS: tuple[Field, ...] = (
         ("n_clipped", "int", "negative eigenvalues within round-off that were set to zero (dense)"),
         ("n_obs", "int", "observations it was made of"),
         ("digest", "str", "digest of the observation names, whatever their order (dense)"),
-        ("probe", "float", "‖Uz‖/‖z‖ for a fixed z, 1 while all rows are there (dense)"),
+        ("probe", "float64", "U(z + log s) for a fixed z, sorted: tells rows that are not the kernel's (dense)"),
         ("groupby", "str", "column of obs (groups)"),
         ("groups", "str array", "the groups, in the order of `relatedness` (groups)"),
         ("relatedness", "float64", "K_d (groups × groups), absent for independent groups"),

@@ -23,7 +23,7 @@ class Block:
     columns
         Their numbers in the whole matrix.
     array
-        n_rows × b, float64, dense or CSC; the caller may overwrite it.
+        n_rows × b, float64, dense or CSC; may be a view of the matrix itself and must not be changed.
     """
 
     columns: Index
@@ -46,7 +46,7 @@ def _dense(x: NDArray[Any], rows: Index, columns: Index, width: int) -> Iterator
         chosen = columns[start : start + width]
         contiguous = chosen.size == chosen[-1] - chosen[0] + 1
         part = x[:, chosen[0] : chosen[-1] + 1] if contiguous else x[:, chosen]
-        yield Block(chosen, np.array(part if everything else part[rows], dtype=np.float64, order="C"))
+        yield Block(chosen, np.asarray(part if everything else part[rows], dtype=np.float64))
 
 
 @column_blocks.register(sparse.csr_matrix)
@@ -61,5 +61,4 @@ def _sparse(x: Any, rows: Index, columns: Index, width: int) -> Iterator[Block]:
     x = x.tocsc()
     for start in range(0, columns.size, width):
         part = x[:, start : start + width]
-        data = np.array(part.data, dtype=np.float64)
-        yield Block(columns[start : start + width], type(part)((data, part.indices, part.indptr), shape=part.shape))
+        yield Block(columns[start : start + width], part.astype(np.float64, copy=False))

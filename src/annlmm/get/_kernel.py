@@ -29,6 +29,8 @@ def kernel(adata: AnnData, key: str = "kernel") -> pd.DataFrame:
         If there is no kernel under `key`.
     ValueError
         If the eigenvectors do not belong to it (after a concatenation).
+    MemoryError
+        If the table does not fit `al.settings.kernel_memory`.
 
     Examples
     --------

@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 
 from annlmm.model.gls import Gls, make_gls
 from annlmm.model.hypothesis import TESTS
-from annlmm.model.profile import Profile
-from annlmm.model.response import Response
 from annlmm.model.space import RemlSpace
 from annlmm.model.statistics import FeatureStatistics
 
@@ -25,6 +23,7 @@ Float = NDArray[np.float64]
 
 STATUS = ("ok", "constant", "collinear", "all_missing", "masked")
 OK, CONSTANT, COLLINEAR, ALL_MISSING, MASKED = range(len(STATUS))
+UNTESTED = len(STATUS)  # for the time being
 
 
 @dataclass(frozen=True)
@@ -98,10 +97,12 @@ class Scan:
     def test(self, features: FeatureStatistics, test: str = "wald", response: int = 0) -> Association:
         """Test every feature of a block."""
         num, den = self.ratios(features, response)
-        bad = features.constant | features.collinear | ~(den > 0)
-        status = np.where(features.constant & features.collinear, CONSTANT, np.where(bad, COLLINEAR, OK)).astype(
-            np.int8
-        )
+        status = np.where(features.collinear | ~(den > 0), COLLINEAR, OK).astype(np.int8)
+        status[features.constant & features.collinear] = CONSTANT
+        return self.finish(num, den, status, test)
+
+    def finish(self, num: Float, den: Float, status: NDArray[np.int8], test: str) -> Association:
+        """From num and den to everything that is reported; NaN where the status is not ok."""
         bad = status != OK
         num, den = np.where(bad, np.nan, num), np.where(bad, np.nan, den)
         n, df = self.space.n, self.df_residual
@@ -127,12 +128,23 @@ class Scan:
         )
 
 
-def make_scan(space: RemlSpace, response: Response, profile: Profile, gamma: float) -> Scan:
-    """Prepare the tests of features against one response at γ."""
+def make_scan(space: RemlSpace, u_y: Float, outside: float, gamma: float) -> Scan:
+    """Prepare the tests of features against one response at γ.
+
+    Parameters
+    ----------
+    u_y
+        Uᵀ(My), r.
+    outside
+        c_ỹỹ = ‖My − U Uᵀ My‖².
+    """
     if space.df_residual < 2:
         raise ValueError(
             f"{space.n} observations and {space.p} fixed effects leave {space.df_residual} degree of freedom; testing a feature "
             "takes one more: at least 2 are needed"
         )
     gls = make_gls(space, gamma)
-    return Scan(space, gls, response.u, gls.solve_q(response.u, space), profile.rss(gls.gamma), gamma)
+    cross = gls.cross(u_y, space)
+    solved = gls.qq_inverse @ cross
+    rss = float(np.sum(gls.w * u_y**2) + (0.0 if space.angles.complete else outside) - cross @ solved)
+    return Scan(space, gls, u_y, solved, rss, gamma)

@@ -92,48 +92,63 @@ def make_design(x: Float, names: Sequence[str] | None = None, *, argument: str =
     if n < p:
         raise ValueError(f"{argument}: {p} columns for {n} rows; drop covariates or add observations")
 
-    constant = np.ptp(x, axis=0) == 0
-    pivot = int(np.flatnonzero(constant)[0]) if constant.any() else None
-    # Centred on the constant column first: an age in seconds or a year of birth then keeps all of its digits.
-    # X = C T with T unit triangular: C = X − 1 mᵀ except in the constant column, T adds mⱼ/c of that column.
-    centred, means = x.copy(order="F"), np.zeros(p)
-    if pivot is not None:
-        free = np.arange(p) != pivot
-        means[free] = x[:, free].mean(axis=0)
-        centred -= means
-    scale = np.linalg.norm(centred, axis=0)
-    scale[scale == 0] = 1.0
-    # Relative to the original norm: what is left of a second constant column is round-off, not a direction.
-    scale = np.maximum(scale, norms * 64 * np.finfo(np.float64).eps)
-    order = np.arange(p) if pivot is None else np.r_[pivot, np.delete(np.arange(p), pivot)]
-    q, r = qr((centred / scale)[:, order], mode="economic")
+    is_constant = np.ptp(x, axis=0) == 0
+    if is_constant.any():
+        first = int(np.flatnonzero(is_constant)[0])
+        order = np.r_[first, np.delete(np.arange(p), first)]
+        return _centred_design(x, names, x[:, order], [names[j] for j in order], argument)
+    ones = np.ones(n)
+    q, r = qr(x / norms, mode="economic")
+    if np.linalg.norm(ones - q @ (q.T @ ones)) < COLLINEAR_TOLERANCE * np.sqrt(n):
+        # A factor coded without an intercept: the constant is spanned, and one of these columns is redundant beside it.
+        return _centred_design(x, names, np.column_stack([ones, x]), ["the constant", *names], argument, redundant=1)
     deficient = np.flatnonzero(np.abs(np.diagonal(r)) < COLLINEAR_TOLERANCE)
     if deficient.size:
-        raise ValueError(_collinear_message(argument, names, r, order, deficient))
-    r_full = np.zeros((p, p))
-    r_full[:, order] = r * scale[order]
-    if pivot is not None:
-        r_full += np.outer(r_full[:, pivot], means) / x[0, pivot]
-    if pivot is not None:
-        spans = True
-    else:
-        ones = np.ones(n)
-        spans = bool(np.linalg.norm(ones - q @ (q.T @ ones)) < COLLINEAR_TOLERANCE * np.sqrt(n))
-    return Design(x, names, np.ascontiguousarray(q), r_full, spans)
+        raise ValueError(_collinear_message(argument, list(names), r, deficient, np.zeros(p), p))
+    return Design(x, names, np.ascontiguousarray(q), r * norms, spans_constant=False)
+
+
+def _centred_design(
+    x: Float, names: tuple[str, ...], columns: Float, labels: list[str], argument: str, *, redundant: int = 0
+) -> Design:
+    """Factorise with the columns centred on the first, a constant: an age in seconds then keeps all of its digits.
+
+    `redundant` columns depend on the others by construction.
+    """
+    p = x.shape[1]
+    means = columns.mean(axis=0)
+    means[0] = 0.0
+    centred = columns - means
+    scale = np.linalg.norm(centred, axis=0)
+    # Relative to the original norm: what is left of a second constant is round-off, not a direction.
+    scale = np.maximum(scale, np.linalg.norm(columns, axis=0) * 64 * np.finfo(np.float64).eps)
+    q, r = qr(centred / scale, mode="economic")
+    independent = np.abs(np.diagonal(r)) >= COLLINEAR_TOLERANCE
+    deficient = np.flatnonzero(~independent)
+    if deficient.size > redundant:
+        offsets = np.zeros_like(means) if redundant else means / scale
+        raise ValueError(_collinear_message(argument, labels, r, deficient[redundant:], offsets, p))
+    q = np.ascontiguousarray(q[:, independent])
+    x_means = x.mean(axis=0)
+    r_factor = q.T @ (x - x_means) + np.outer(q.sum(axis=0), x_means)
+    return Design(x, names, q, r_factor, spans_constant=True)
 
 
 def _collinear_message(
-    argument: str, names: tuple[str, ...], r: Float, order: NDArray[np.intp], bad: NDArray[np.intp]
+    argument: str, labels: list[str], r: Float, bad: NDArray[np.intp], offsets: Float, p: int
 ) -> str:
-    """Name a smallest set of columns that depend on each other: the first deficient one and those that make it up."""
+    """Name a smallest set of columns that depend on each other: the first deficient one and those that make it up.
+
+    `offsets` are the scaled means that centring took out: where they don't cancel, the constant takes part.
+    """
     j = int(bad[0])
-    kept = [i for i in range(j) if i not in set(bad.tolist())]
-    weights = solve_triangular(r[np.ix_(kept, kept)], r[kept, j]) if kept else np.zeros(0)
-    involved = [kept[i] for i in np.flatnonzero(np.abs(weights) > 1e-6)]
-    if not involved:  # nothing is left of it once it is centred: a second constant
-        involved = [0]
-    columns = [names[order[i]] for i in [*involved, j]]
-    return f"{argument} {_quoted(columns)} are collinear (rank {len(names) - bad.size} of {len(names)}); drop one"
+    kept = [i for i in range(j) if abs(r[i, i]) >= COLLINEAR_TOLERANCE]
+    weights = solve_triangular(r[np.ix_(kept, kept)], r[kept, j])
+    parts = weights * offsets[kept]
+    constant = abs(offsets[j] - parts.sum()) > 1e-6 * (abs(offsets[j]) + np.abs(parts).sum())
+    involved = {kept[i] for i in np.flatnonzero(np.abs(weights) > 1e-6)} | ({0} if constant else set())
+    columns = [labels[i] for i in [*sorted(involved), j]]
+    return f"{argument} {_quoted(columns)} are collinear (rank {p - bad.size} of {p}); drop one"
 
 
 def _quoted(names: Sequence[str]) -> str:

@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import OptimizeResult
 
 from annlmm.model.alternatives import alternatives_table, dask_alternatives, is_lazy
-from annlmm.model.association import make_scan
 from annlmm.model.checks import (
     check_bounds,
     check_steps,
@@ -316,7 +315,7 @@ class LinearMixedModel:
                 if self.low_rank
                 else "a: not used by a full-rank model, pass P A alone"
             )
-        scan = make_scan(self._data.space, self._data.response, self._data.profile, self.gamma)
+        scan = self._data.scan(self.gamma)
         if is_lazy(pa) or is_lazy(a):
             return dask_alternatives(self._data, scan, pa, a, partition_size)
         pa = feature_array("pa", pa)

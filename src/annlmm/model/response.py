@@ -54,10 +54,10 @@ def make_response(y: Float, design: Design, basis: Basis, space: RemlSpace) -> R
     """Project y; the sum of squares outside V is that of the explicit residual, not a difference of two sums."""
     my, q_y = residual_of(y, design)
     u = basis.project(my)
-    y_tilde = space.rotation.T @ u
+    y_tilde = space.rotate(u)
     rest = 0.0
     if not space.full:
-        outside = my - design.residualise(basis.expand(space.rotation @ y_tilde))
+        outside = my - design.residualise(basis.expand(space.unrotate(y_tilde)))
         rest = float(outside @ outside)
     return Response(q_y, u, y_tilde, rest, float(my @ my))
 
@@ -69,6 +69,6 @@ def rotated_response(py: Float, px: Float, y: Float, design: Design, space: Reml
     """
     my, q_y = residual_of(y, design)
     u = py - px @ np.linalg.solve(design.r_factor, q_y)
-    y_tilde = space.rotation.T @ u
+    y_tilde = space.rotate(u)
     rest = 0.0 if space.full else max(float(my @ my - y_tilde @ y_tilde), 0.0)
     return Response(q_y, u, y_tilde, rest, float(my @ my))

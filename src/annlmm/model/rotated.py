@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from annlmm.model.association import Scan, make_scan
 from annlmm.model.design import Design
 from annlmm.model.profile import Profile, make_profile
 from annlmm.model.response import Response, residual_of, rotated_response
@@ -73,6 +74,11 @@ class RotatedData:
                 "y: lies in the span of the eigenvectors given, so that nothing is left for the residual and the "
                 "likelihood has no maximum; give more eigenvectors, or fewer repeated observations"
             )
+
+    def scan(self, gamma: float) -> Scan:
+        """The tests of features at γ."""
+        u = self.response.u
+        return make_scan(self.space, u, max(self.response.my_sq - float(u @ u), 0.0), gamma)
 
     def features(self, pa: Float, a: Float) -> FeatureStatistics:
         """Sufficient statistics of features from P A (r × b) and A (n × b; P A again for a full-rank model)."""

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from annlmm.model.association import ALL_MISSING, Association, Scan
-from annlmm.model.basis import Basis
+from annlmm.model.association import ALL_MISSING, OK, UNTESTED, Association, Scan
+from annlmm.model.basis import Basis, DenseBasis
 from annlmm.model.design import Design
-from annlmm.model.statistics import feature_statistics
+from annlmm.model.space import RemlSpace
+from annlmm.model.statistics import UNSETTLED, feature_statistics, raw_statistics
+from annlmm.model.triangular import TriangularScan, triangular_scan
 
 Float = NDArray[np.float64]
 
@@ -46,31 +47,66 @@ def fill_missing(block: Any) -> tuple[Any, NDArray[np.intp], NDArray[np.bool_]]:
     return block, counts, counts == n
 
 
-def scan_blocks(
-    blocks: Iterable[tuple[NDArray[np.intp], Any]],
-    my: Float,
-    scans: list[Scan],
-    tests: list[str],
-    design: Design,
-    basis: Basis,
-) -> Iterator[tuple[NDArray[np.intp], list[Association]]]:
-    """Test every feature of every block against every response.
+class ScanEngine:
+    """Everything that blocks of features need, for one or several responses on the same rows.
+
+    A block is first tested as it is: nothing of it is copied or changed. Features that this cannot settle (missing
+    values, an offset that costs digits, a constant, a combination of the covariates) show in the sums themselves; these
+    alone are copied, filled, shifted and tested again.
 
     Parameters
     ----------
-    blocks
-        (columns, n × b array) pairs; the arrays may be overwritten.
+    design, basis
+        X and K.
     my
         n × T responses with the fixed effects projected out.
     scans, tests
         One prepared scan and one name of a test per response.
     """
-    for columns, array in blocks:
-        filled, _, empty = fill_missing(array)
-        features = feature_statistics(filled, my, design, basis, scans[0].space)
+
+    def __init__(self, design: Design, basis: Basis, my: Float, scans: list[Scan], tests: list[str]) -> None:
+        self.design, self.basis, self.my, self.scans, self.tests = design, basis, my, scans, tests
+        self.triangular: TriangularScan | None = None
+        if len(scans) == 1 and isinstance(basis, DenseBasis):
+            self.triangular = triangular_scan(scans[0], my[:, 0], design, basis)
+
+    @property
+    def space(self) -> RemlSpace:
+        return self.scans[0].space
+
+    def __call__(self, block: tuple[NDArray[np.intp], Any]) -> tuple[NDArray[np.intp], list[Association]]:
+        """Test a (columns, array) pair; the columns come back with the results."""
+        return block[0], self.test(block[1])
+
+    def test(self, block: Any) -> list[Association]:
+        """Test the columns of a block (n × b, dense or CSC, float64); it is not changed."""
+        if self.triangular is not None and not sparse.issparse(block):
+            ratios = self.triangular.ratios(block)
+            num, den, unsettled = ratios.num, ratios.den, ~(ratios.den[0] > UNSETTLED * ratios.norm)
+        else:
+            features, unsettled = raw_statistics(block, self.my, self.design, self.basis, self.space)
+            pairs = [scan.ratios(features, t) for t, scan in enumerate(self.scans)]
+            num, den = np.stack([pair[0] for pair in pairs]), np.stack([pair[1] for pair in pairs])
+            unsettled |= ~(den > 0).all(axis=0)
+        status = np.where(unsettled, UNTESTED, OK).astype(np.int8)
         results = [
-            scan.test(features, test, response) for response, (scan, test) in enumerate(zip(scans, tests, strict=True))
+            scan.finish(num[t], den[t], status, test)
+            for t, (scan, test) in enumerate(zip(self.scans, self.tests, strict=True))
+        ]
+        again = np.flatnonzero(unsettled)
+        if again.size:
+            for result, part in zip(results, self._carefully(block[:, again]), strict=True):
+                result.assign(again, part)
+        return results
+
+    def _carefully(self, block: Any) -> list[Association]:
+        """The same for a few columns, with missing values filled and offsets removed first."""
+        block = block.copy() if sparse.issparse(block) else np.array(block, order="C")
+        filled, _, empty = fill_missing(block)
+        features = feature_statistics(filled, self.my, self.design, self.basis, self.space)
+        results = [
+            scan.test(features, test, t) for t, (scan, test) in enumerate(zip(self.scans, self.tests, strict=True))
         ]
         for result in results:
             result.status[empty] = ALL_MISSING
-        yield columns, results
+        return results

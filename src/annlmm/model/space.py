@@ -17,6 +17,7 @@ so that an evaluation of the restricted likelihood is independent of p.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,6 +30,9 @@ Float = NDArray[np.float64]
 # sin²θ below which a direction of U is taken to lie in span(X). By construction it is then 0 and comes out as about
 # 1e-16 · p; a covariate that leaves the span by one part in 10⁵ (sin² = 1e-10) is still told apart.
 IN_SPAN = 1e-12
+
+# Cosines below which U is orthogonal to X: their squares, which is all that enters, are below rounding.
+ORTHOGONAL = 1e-9
 
 
 @dataclass(frozen=True)
@@ -77,28 +81,47 @@ def make_angles(t: Float, n: int) -> Angles:
 
 @dataclass(frozen=True)
 class RemlSpace:
-    """M K M = V diag(μ) Vᵀ on the n − p dimensions orthogonal to X.
+    """M K M = V diag(μ) Vᵀ on the n − p dimensions orthogonal to X; decomposed when μ or V is first asked for.
 
     Attributes
     ----------
     n, p
         Observations and fixed effects.
-    mu
-        The k non-zero eigenvalues of M K M, ascending.
     eigenvalues
         The r non-zero eigenvalues of K itself (maximum likelihood needs log|I+γK|).
-    rotation
-        r × k: Vᵀ a = rotationᵀ Uᵀ(M a).
     angles
         Of the fixed effects to the eigenbasis.
     """
 
     n: int
     p: int
-    mu: Float
     eigenvalues: Float
-    rotation: Float
     angles: Angles
+
+    @cached_property
+    def _spectrum(self) -> tuple[Float, Float | None]:
+        return _decompose(self.eigenvalues, self.angles, full_rank=self.eigenvalues.size == self.n)
+
+    @property
+    def mu(self) -> Float:
+        """The k non-zero eigenvalues of M K M."""
+        return self._spectrum[0]
+
+    @property
+    def rotation(self) -> Float:
+        """r × k: Vᵀ a = rotationᵀ Uᵀ(M a)."""
+        rotation = self._spectrum[1]
+        return np.eye(self.k) if rotation is None else rotation
+
+    def rotate(self, u: Float) -> Float:
+        """Vᵀ a from u = Uᵀ(M a), a vector or r × m."""
+        rotation = self._spectrum[1]
+        return u if rotation is None else np.asarray(rotation.T @ u)
+
+    def unrotate(self, v: Float) -> Float:
+        """The r coefficients z with V v = M U z."""
+        rotation = self._spectrum[1]
+        return v if rotation is None else np.asarray(rotation @ v)
 
     @property
     def df_residual(self) -> int:
@@ -115,16 +138,20 @@ class RemlSpace:
 
 
 def make_space(t: Float, eigenvalues: Float, design: Design) -> RemlSpace:
-    """Eigendecompose M K M from T = UᵀQ (r × p) and the eigenvalues of K (r)."""
+    """The space from T = UᵀQ (r × p) and the eigenvalues of K (r)."""
     n, p = design.n, design.p
     if n - p < 1:
         raise ValueError(degrees_of_freedom_message(n, p))
-    angles = make_angles(t, n)
+    return RemlSpace(n, p, eigenvalues, make_angles(t, n))
+
+
+def _decompose(s: Float, angles: Angles, *, full_rank: bool) -> tuple[Float, Float | None]:
+    """μ and the r × k rotation of Uᵀ(M a) to Vᵀ a; None for the identity."""
     a, sin = angles.a, angles.sin
-    s = eigenvalues
     r = s.size
-    if r == 0:
-        return RemlSpace(n, p, np.zeros(0), s, np.zeros((0, 0)), angles)
+    # A centred kernel beside an intercept: U is orthogonal to X already, M K M = K.
+    if r == 0 or np.abs(angles.t).max() < ORTHOGONAL:
+        return s, None
     # G S G through the p angles: O(r²p), no r × r product.
     shrink = a * (1.0 - sin)
     sa = s[:, None] * a
@@ -137,13 +164,13 @@ def make_space(t: Float, eigenvalues: Float, design: Design) -> RemlSpace:
     values, vectors = eigh((gsg + gsg.T) / 2, overwrite_a=True, driver="evd")
     values, vectors = values[n_common:], vectors[:, n_common:]
     nonzero = values > r * np.finfo(np.float64).eps * s.max()
-    if r == n:  # K has full rank, and so has M K M on its n − p dimensions, however small the last eigenvalue is
+    if full_rank:  # so has M K M on its n − p dimensions, however small the last eigenvalue is
         nonzero[:] = True
         values = np.maximum(values, np.finfo(np.float64).eps * s.min())
     mu, vectors = values[nonzero], vectors[:, nonzero]
     inverse = np.where(in_span, 1.0, 1.0 - 1.0 / np.where(in_span, 1.0, sin))
     rotation = vectors - (a * inverse) @ (a.T @ vectors)
-    return RemlSpace(n, p, mu, s, np.asfortranarray(rotation), angles)
+    return mu, np.asfortranarray(rotation)
 
 
 def degrees_of_freedom_message(n: int, p: int) -> str:

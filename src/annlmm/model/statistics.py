@@ -19,6 +19,11 @@ from annlmm.model.space import RemlSpace
 Float = NDArray[np.float64]
 
 
+# Where less than this share of Σa² is left once the fixed effects are out, too many digits of it may be gone: at most
+# four are lost above it.
+UNSETTLED = 1e-4
+
+
 @dataclass(frozen=True)
 class FeatureStatistics:
     """Of b features ã = Ma, the fixed effects projected out.
@@ -70,16 +75,29 @@ def feature_statistics(block: Any, my: Float, design: Design, basis: Basis, spac
     """
     if design.spans_constant:
         block = shift_columns(block)
+    square, total, q, y = _sums(block, my, design)
+    return assemble(basis.project(block), q, y, square, total, design, space)
+
+
+def raw_statistics(
+    block: Any, my: Float, design: Design, basis: Basis, space: RemlSpace
+) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
+    """The same of a block as it is, and which features it leaves unsettled: missing values, an offset that costs digits."""
+    square, total, q, y = _sums(block, my, design)
+    u = basis.project(block)
+    with np.errstate(invalid="ignore"):
+        features = assemble(u, q, y, square, total, design, space)
+        left = square - np.einsum("pj,pj->j", q, q)
+    return features, ~(left > UNSETTLED * square)
+
+
+def _sums(block: Any, my: Float, design: Design) -> tuple[Float, Float, Float, Float]:
+    """Σa², Σa, Qᵀa and aᵀ(My)."""
     if sparse.issparse(block):
         square = np.asarray(block.multiply(block).sum(axis=0)).ravel()
         total = np.asarray(block.sum(axis=0)).ravel()
-        q, y = np.asarray((block.T @ design.q).T), np.asarray(block.T @ my)
-    else:
-        square = np.einsum("ij,ij->j", block, block)
-        total = block.sum(axis=0)
-        q, y = design.q.T @ block, block.T @ my
-    u = basis.project(block)
-    return assemble(u, q, y, square, total, design, space)
+        return square, total, np.asarray((block.T @ design.q).T), np.asarray(block.T @ my)
+    return np.einsum("ij,ij->j", block, block), block.sum(axis=0), design.q.T @ block, block.T @ my
 
 
 def assemble(

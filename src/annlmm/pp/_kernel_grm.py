@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from annlmm._settings import logger, settings
-from annlmm._slots.access import boolean_mask, check_adata, feature_matrix
+from annlmm._slots.access import boolean_mask, check_adata, check_memory, feature_matrix
 from annlmm._slots.schema import documents
 from annlmm.blocks import column_blocks
 from annlmm.model.eigen import Spectrum, from_factor, from_kernel, from_operator
 from annlmm.model.scan import fill_missing
-from annlmm.pp._store import check_flag, check_kernel_key, check_memory, store_dense
+from annlmm.pp._store import check_flag, check_kernel_key, store_dense
 
 Float = NDArray[np.float64]
 
@@ -169,7 +169,7 @@ class _Variants:
                 bar.update(block.columns.size)
 
     def _standardised(self, array: Any) -> Float:
-        z: Float = array.toarray() if sparse.issparse(array) else array
+        z: Float = array.toarray() if sparse.issparse(array) else np.array(array, order="C")
         if np.isinf(z).any():
             raise ValueError("the variants hold infinite values; set missing calls to NaN")
         z, _, empty = fill_missing(z)

@@ -90,6 +90,8 @@ def kernel_group(
         from_kernel(related, argument="relatedness")
     trace = GroupBasis(codes.astype(np.intp), related).trace_scale
     if scale:
+        if not trace > 1e-12 * np.abs(np.diagonal(related) if related is not None else 1.0).max():
+            raise ValueError("scale=True: the kernel is constant, its centred diagonal is zero; use scale=False")
         related = (np.eye(len(groups)) if related is None else related) / trace
         trace = 1.0
     out = target(adata, copy)

@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 from anndata import AnnData
 
-from annlmm._slots.access import check_adata, hint, numeric
+from annlmm._slots.access import check_adata, check_memory, hint, numeric
 from annlmm._slots.design import obsm_frame
 from annlmm._slots.schema import documents
 from annlmm.model.eigen import from_factor
-from annlmm.pp._store import check_flag, check_kernel_key, check_memory, store_dense
+from annlmm.pp._store import check_flag, check_kernel_key, store_dense
 
 
 @documents("kernel")
@@ -87,11 +87,11 @@ def kernel_linear(
         raise ValueError(
             f"obsm={obsm!r}: NaN or infinite values in {int((~np.isfinite(z)).any(axis=1).sum())} rows; drop or impute them"
         )
+    varies = np.ptp(z, axis=0) > 0  # centring leaves the round-off of a constant
     if center:
-        z -= z.mean(axis=0)
+        z = np.where(varies, z - z.mean(axis=0), 0.0)
     if standardize:
-        deviation = np.sqrt((z**2).mean(axis=0) - z.mean(axis=0) ** 2)
-        z = z[:, deviation > 0] / deviation[deviation > 0]
+        z = z[:, varies] / z[:, varies].std(axis=0)
     if not z.any():
         raise ValueError(f"obsm={obsm!r}: its columns are constant; there is no kernel to make")
     spectrum = from_factor(z / np.sqrt(z.shape[1]), rank)

@@ -7,10 +7,10 @@ import pandas as pd
 from anndata import AnnData
 from scipy import sparse
 
-from annlmm._slots.access import check_adata, hint
+from annlmm._slots.access import check_adata, check_memory, hint
 from annlmm._slots.schema import documents
 from annlmm.model.eigen import from_kernel
-from annlmm.pp._store import check_flag, check_kernel_key, check_memory, store_dense
+from annlmm.pp._store import check_flag, check_kernel_key, store_dense
 
 
 @documents("kernel")
@@ -116,4 +116,7 @@ def aligned(frame: pd.DataFrame, names: pd.Index, argument: str, what: str) -> n
             raise ValueError(
                 f"{argument}: its {axis} lack {len(lacking)} of {len(names)} {what} by name ({shown}{', …' if len(lacking) > 5 else ''})"
             )
-    return np.asarray(frame.to_numpy()[np.ix_(rows.get_indexer(names), columns.get_indexer(names))])
+    values = frame.to_numpy()
+    if values.dtype.kind not in "fiub":
+        raise TypeError(f"{argument}: must hold real numbers, received dtype {values.dtype}")
+    return np.asarray(values[np.ix_(rows.get_indexer(names), columns.get_indexer(names))])

@@ -1,4 +1,4 @@
-"""What the kernels share: the memory check, the scale, the write."""
+"""What the kernels share: the checks, the scale, the write."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from anndata import AnnData
 
-from annlmm._settings import logger, settings
+from annlmm._settings import logger
 from annlmm._slots.access import check_key, target
 from annlmm._slots.kernel import write_dense_kernel
 from annlmm.model.basis import DenseBasis
@@ -24,16 +24,6 @@ def check_kernel_key(adata: AnnData, key: str) -> str:
     if key in adata.obsm and entry is None:
         raise ValueError(f"key_added={key!r}: adata.obsm[{key!r}] holds something else; choose another key")
     return key
-
-
-def check_memory(rows: int, columns: int, remedy: str) -> None:
-    """Refuse a dense matrix beyond `settings.kernel_memory`, before it is made."""
-    needed = 8 * rows * columns
-    if needed > settings.kernel_memory:
-        raise MemoryError(
-            f"a dense {rows} × {columns} matrix takes {needed / 2**30:.1f} GiB, more than al.settings.kernel_memory "
-            f"({settings.kernel_memory / 2**30:.1f} GiB); {remedy}"
-        )
 
 
 def store_dense(

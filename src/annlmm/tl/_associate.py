@@ -18,8 +18,9 @@ from annlmm.blocks import column_blocks
 from annlmm.model.association import MASKED, STATUS, Association, Scan, make_scan
 from annlmm.model.hypothesis import TESTS
 from annlmm.model.null import NullModel
+from annlmm.model.parallel import map_blocks
 from annlmm.model.response import residual_of
-from annlmm.model.scan import scan_blocks
+from annlmm.model.scan import ScanEngine
 from annlmm.model.search import minimise
 
 VARIANCES = ("null",)
@@ -118,7 +119,8 @@ def associate(
             )
         scans, my = _scans(model, stored, rows, members, test, gammas)
         blocks = _checked_blocks(adata, matrix, rows, columns, model, missing)
-        for chosen, parts in scan_blocks(blocks, my, scans, [test] * len(members), model.design, model.basis):
+        engine = ScanEngine(model.design, model.basis, my, scans, [test] * len(members))
+        for chosen, parts in map_blocks(engine, blocks, settings.threads):
             for j, part in zip(members, parts, strict=True):
                 results[j].assign(chosen, part)
 
@@ -166,11 +168,13 @@ def _scans(
     )
     for j in members:
         y = stored.y[rows, j]
-        response = model.response(y, name=f"phenotype {stored.names[j]!r}")
         if likelihood is not model and not stored.gamma_fixed:
-            gammas[j] = minimise(likelihood.profile(response)).gamma
-        scans.append(make_scan(model.space, response, model.profile(response), float(gammas[j])))
-        residuals.append(residual_of(y, model.design)[0])
+            gammas[j] = minimise(likelihood.profile(likelihood.response(y))).gamma
+        my, _ = residual_of(y, model.design)
+        u = model.basis.project(my)
+        rest = my - model.basis.expand(u)
+        scans.append(make_scan(model.space, u, float(rest @ rest), float(gammas[j])))
+        residuals.append(my)
     return scans, np.stack(residuals, axis=1)
 
 
@@ -180,15 +184,14 @@ def _checked_blocks(
     """Blocks of features with a progress bar; infinite values, and missing ones if not wanted, are refused by name."""
     from tqdm.auto import tqdm
 
-    # A block, its copy and its rotation (r rows) at once.
-    width = max(1, int(settings.block_memory // (8 * (2 * rows.size + 2 * model.basis.rank + 1))))
-    if sparse.issparse(matrix):
-        width = max(1, int(settings.block_memory // (8 * (2 * model.basis.rank + model.design.p + 2))))
+    # Blocks in flight: a block (and its conversion) with its rotation of at most r rows.
+    rows_in_memory = (0 if sparse.issparse(matrix) else rows.size) + model.basis.rank + 2 * model.design.p + 16
+    width = max(1, int(settings.block_memory // (8 * rows_in_memory * (settings.threads + 1))))
     with tqdm(total=columns.size, desc="associate", unit=" features", disable=not settings.progress, delay=3.0) as bar:
         for block in column_blocks(matrix, rows, columns, width):
             sparse_block = sparse.issparse(block.array)
             values = block.array.data if sparse_block else block.array
-            if np.isinf(values).any():
+            if not np.isfinite(values.sum()) and np.isinf(values).any():
                 raise ValueError(
                     f"{_features(adata, block, np.isinf)}: infinite values; replace them or leave these out with mask_var"
                 )
