@@ -32,10 +32,8 @@ def read(folder: Path, stem: str, phenotype: str, covariate: str, *, count_a1: b
 @pytest.fixture(scope="module")
 def cohort(realdata_dir: Path) -> AnnData:
     """250 individuals, 2000 SNPs on chromosomes 1 and 3, with the three kernels and their null models."""
-    al.settings.progress = False
-    adata = read(
-        realdata_dir / "hail_fastlmm", "fastlmmTest", "fastlmmPheno.txt", "fastlmmCov.txt", count_a1=True
-    )  # fmt: skip
+    folder = realdata_dir / "hail_fastlmm"
+    adata = read(folder, "fastlmmTest", "fastlmmPheno.txt", "fastlmmCov.txt", count_a1=True)
     assert adata.shape == (250, 2000)
     chrom, pos = adata.var["chrom"], adata.var["pos"]
     adata.var["tested"] = (chrom == "3") & (pos < 2005)
@@ -111,9 +109,7 @@ NULL_H_SQ = {"1": 0.61496, "2": 0.53426, "3": 0.27971, "4": 0.54205, "5": 0.4511
 @pytest.fixture(scope="module")
 def synth(realdata_dir: Path) -> AnnData:
     """500 individuals, 5000 SNPs on five chromosomes."""
-    adata = read(
-        realdata_dir / "fastlmm_synth", "all", "pheno_10_causals.txt", "cov.txt", count_a1=False
-    )  # fmt: skip
+    adata = read(realdata_dir / "fastlmm_synth", "all", "pheno_10_causals.txt", "cov.txt", count_a1=False)
     assert adata.shape == (500, 5000)
     return adata
 

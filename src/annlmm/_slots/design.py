@@ -244,9 +244,9 @@ def _evaluation(
             context[name] = np.stack([numeric(array.iloc[:, j], f"covariates {c!r}") for j, c in enumerate(array)], axis=1)
         elif _is_label(frame[name]):
             frame[name] = _as_category(frame[name], name)
-        else:
-            dtype = frame[name].dtype
-            whole = isinstance(dtype, pd.api.extensions.ExtensionDtype) and getattr(dtype, "kind", "f") in "iub"
+        elif not isinstance(frame[name].dtype, np.dtype) or frame[name].dtype.kind not in "fiub":
+            kind = getattr(frame[name].dtype, "kind", "O")
             values = numeric(frame[name], f"covariates {name!r}")
-            frame[name] = frame[name].to_numpy() if isinstance(dtype, np.dtype) and dtype.kind in "fiub" else values.astype(f"{dtype.kind}8" if whole and dtype.kind != "b" else bool if whole else float)
+            # C(...) of a nullable integer has the levels 0 and 1, not 0.0 and 1.0
+            frame[name] = values.astype({"i": np.int64, "u": np.int64, "b": np.bool_}.get(kind, np.float64))
     return frame, context

@@ -14,6 +14,7 @@ from scipy.special import stdtr
 
 from annlmm._slots.access import SCHEMA_VERSION, hint, storable, write_slots
 from annlmm._slots.kernel import read_basis
+from annlmm._slots.schema import fields_of
 from annlmm.model.design import make_design
 from annlmm.model.null import NullFit, NullModel
 
@@ -24,6 +25,10 @@ SCALARS = (
     "sigma_sq", "tau_sq", "gamma", "log_gamma", "h_sq", "h_sq_standard_error", "h_sq_ci_low", "h_sq_ci_high", "h_sq_p_value",
     "h_sq_neg_log10_p_value", "h_sq_p_value_mixture", "pve", "pve_standard_error", "log_likelihood", "aic", "n_obs", "rank", "status",
 )  # fmt: skip
+
+
+# What a null model is read from, besides its params and tables.
+_READ = ("gamma", "sigma_sq", "tau_sq", "n_obs")
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,8 @@ class StoredNull:
         n_obs × p and n_obs × T on all rows of adata, NaN where not used.
     gamma
         T fitted ratios.
+    rss
+        T residual sums of squares at them, by which a later call sees that it reads what was fitted.
     params
         As stored.
     """
@@ -59,6 +66,7 @@ class StoredNull:
     x: Float
     y: Float
     gamma: Float
+    rss: Float
     params: dict[str, Any]
 
     @property
@@ -76,6 +84,14 @@ class StoredNull:
     def patterns(self) -> list[tuple[Index, list[int]]]:
         """Phenotypes that use the same rows, together: (rows, numbers of the phenotypes)."""
         return missingness_patterns(~np.isnan(self.y))
+
+    def check_unchanged(self, j: int, rss: float) -> None:
+        """The kernel, the phenotype and the design give the residual that the fit had."""
+        if not abs(rss - self.rss[j]) <= 1e-6 * self.rss[j]:
+            raise ValueError(
+                f"key={self.key!r}: phenotype {self.names[j]!r} was fitted with another kernel {self.kernel!r}, or its slots were edited since "
+                f"(residual sum of squares {self.rss[j]:.6g} then, {rss:.6g} now); run al.tl.fit_null again"
+            )
 
     def model(self, adata: AnnData, rows: Index, *, reml: bool | None = None) -> NullModel:
         design = make_design(self.x[rows], self.terms)
@@ -152,7 +168,21 @@ def write_null(
     slots: dict[tuple[str, str], Any] = {("uns", key): storable(entry), ("obsm", f"{key}_design"): x}
     for name, values in columns.items():
         slots[(slot, f"{key}_{name}")] = values[:, 0] if len(fitted) == 1 else values
-    write_slots(adata, slots, remove=[(other, f"{key}_{name}") for name in columns])
+    remove = [(other, f"{key}_{name}") for name in columns]
+    if "association" in adata.uns.get(key, {}):  # of the fit before, and its features' results with it
+        fields = [field.name.format(key=key) for field in fields_of("associate") if field.slot == "var"]
+        remove += [(axis, field) for axis in ("var", "varm") for field in fields]
+    write_slots(adata, slots, remove=remove)
+
+
+def check_null_key(adata: AnnData, key: str, variables: Sequence[str]) -> None:
+    """The key must not be that of something else, nor the fields those that are read."""
+    entry = adata.uns.get(key)
+    if entry is not None and not (isinstance(entry, Mapping) and "beta_covariance" in entry):
+        raise ValueError(f"key_added={key!r}: adata.uns[{key!r}] holds something else; choose another key")
+    for name in variables:
+        if name in {f"{key}_{field}" for field in ("design", "phenotype", "blup", "residual")}:
+            raise ValueError(f"key_added={key!r}: {name!r} is read by this fit and would be overwritten; choose another key")
 
 
 def read_null(adata: AnnData, key: str) -> StoredNull:
@@ -165,9 +195,15 @@ def read_null(adata: AnnData, key: str) -> StoredNull:
         raise KeyError(
             f"key={key!r}: not in adata.uns; run al.tl.fit_null(adata, ..., key_added={key!r}) first; {hint(key, nulls)}"
         )
-    if not isinstance(entry, Mapping) or "beta_covariance" not in entry:
+    if not isinstance(entry, Mapping) or "phenotypes" not in entry or "schema_version" not in entry:
         raise ValueError(
             f"key={key!r}: adata.uns[{key!r}] is not a null model of annlmm; give al.tl.fit_null another key_added"
+        )
+    lacking = {"params", "beta", "beta_covariance", *(() if "fits" in entry else _READ)} - entry.keys()
+    if lacking:
+        raise ValueError(
+            f"key={key!r}: adata.uns[{key!r}] is incomplete ({', '.join(sorted(lacking))}; was it edited, or merged in a concatenation?); "
+            "run al.tl.fit_null again"
         )
     if int(entry.get("schema_version", 0)) > SCHEMA_VERSION:
         raise ValueError(
@@ -182,15 +218,23 @@ def read_null(adata: AnnData, key: str) -> StoredNull:
         )
     x = np.asarray(adata.obsm[f"{key}_design"], dtype=np.float64)
     y = np.asarray(slot[f"{key}_phenotype"], dtype=np.float64).reshape(adata.n_obs, -1)
-    fits = pd.DataFrame({name: [entry[name]] for name in ("gamma", "n_obs")}) if single else entry["fits"]
+    fits = pd.DataFrame({name: [entry[name]] for name in _READ}) if single else entry["fits"]
     now, then = (~np.isnan(y)).sum(axis=0), fits["n_obs"].to_numpy(dtype=int)
     if not np.array_equal(now, then):
         raise ValueError(
             f"key={key!r}: fitted on {', '.join(map(str, then[:5]))} rows, {', '.join(map(str, now[:5]))} of them are here now; "
             "run al.tl.fit_null again on these rows"
         )
-    terms = tuple(dict.fromkeys(map(str, entry["beta"]["term"])))
-    return StoredNull(key, names, terms, x, y, fits["gamma"].to_numpy(dtype=np.float64), dict(entry["params"]))
+    terms, params = tuple(dict.fromkeys(map(str, entry["beta"]["term"]))), dict(entry["params"])
+    if x.shape[1] != len(terms) or y.shape[1] != len(names):
+        raise ValueError(
+            f"key={key!r}: adata.obsm['{key}_design'] has {x.shape[1]} columns for {len(terms)} terms and '{key}_phenotype' has {y.shape[1]} for "
+            f"{len(names)} phenotypes; were they edited? Run al.tl.fit_null again"
+        )
+    gamma, sigma_sq, tau_sq = (fits[name].to_numpy(dtype=np.float64) for name in ("gamma", "sigma_sq", "tau_sq"))
+    scale = np.where(np.isinf(gamma), sigma_sq, tau_sq)
+    rss = scale * (now - len(terms) if params["reml"] else now)
+    return StoredNull(key, names, terms, x, y, gamma, rss, params)
 
 
 def phenotype_number(stored: StoredNull, phenotype: str | None) -> int:

@@ -33,6 +33,15 @@ def adjust(p_value: Float) -> Float:
     return adjusted
 
 
+def check_prefix(adata: AnnData, prefix: str, null_key: str) -> None:
+    """The prefix must be that of the null model, of an earlier scan, or free."""
+    entry = adata.uns.get(prefix)
+    if prefix == null_key or entry is None:
+        return
+    if not isinstance(entry, Mapping) or "association" not in entry or "beta_covariance" in entry:
+        raise ValueError(f"key_added={prefix!r}: adata.uns[{prefix!r}] holds something else; choose another key")
+
+
 def write_association(
     adata: AnnData,
     prefix: str,

@@ -120,8 +120,9 @@ def _centred_design(
     means[0] = 0.0
     centred = columns - means
     scale = np.linalg.norm(centred, axis=0)
-    # Relative to the original norm: what is left of a second constant is round-off, not a direction.
-    scale = np.maximum(scale, np.linalg.norm(columns, axis=0) * 64 * np.finfo(np.float64).eps)
+    # What is left of a second constant is round-off, not a direction: scaled to more than 1e-9 of the original norm, it
+    # stays below the tolerance.
+    scale = np.maximum(scale, 1e-9 * np.linalg.norm(columns, axis=0))
     q, r = qr(centred / scale, mode="economic")
     independent = np.abs(np.diagonal(r)) >= COLLINEAR_TOLERANCE
     deficient = np.flatnonzero(~independent)

@@ -12,7 +12,7 @@ from scipy import sparse
 from annlmm._settings import logger, settings
 from annlmm._slots.access import boolean_mask, check_adata, check_key, feature_matrix, target
 from annlmm._slots.fit import StoredNull, read_null
-from annlmm._slots.results import write_association
+from annlmm._slots.results import check_prefix, write_association
 from annlmm._slots.schema import documents
 from annlmm.blocks import column_blocks
 from annlmm.model.association import MASKED, STATUS, Association, Scan, make_scan
@@ -102,8 +102,9 @@ def associate(
     _check_choice("test", test, TESTS)
     _check_choice("variance", variance, VARIANCES)
     _check_choice("missing", missing, MISSING)
-    prefix = check_key(key if key_added is None else key_added)
     stored = read_null(adata, key)
+    prefix = check_key(key if key_added is None else key_added)
+    check_prefix(adata, prefix, key)
     matrix = feature_matrix(adata, layer)
     mask = boolean_mask(adata, mask_var, "var", "mask_var")
     columns = np.flatnonzero(mask)
@@ -146,7 +147,7 @@ def associate(
 
 
 def _check_choice(argument: str, value: Any, choices: Any) -> None:
-    if value not in choices:
+    if value not in tuple(choices):
         raise ValueError(f"{argument}: must be one of {', '.join(map(repr, choices))}, received {value!r}")
 
 

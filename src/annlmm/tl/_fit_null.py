@@ -8,9 +8,9 @@ import numpy as np
 from anndata import AnnData
 
 from annlmm._settings import logger
-from annlmm._slots.access import boolean_mask, check_adata, check_key, target
+from annlmm._slots.access import boolean_mask, check_adata, check_key, received, target
 from annlmm._slots.design import Covariates, Phenotypes, design_matrix, read_covariates, read_phenotypes
-from annlmm._slots.fit import FittedPhenotype, missingness_patterns, write_null
+from annlmm._slots.fit import FittedPhenotype, check_null_key, missingness_patterns, write_null
 from annlmm._slots.kernel import read_basis, usable_rows
 from annlmm._slots.schema import documents
 from annlmm.model.design import Design, make_design
@@ -100,12 +100,17 @@ def fit_null(
     start = perf_counter()
     check_adata(adata)
     check_key(key_added)
-    if kernel is not None and key_added == kernel:
-        raise ValueError(f"key_added={key_added!r}: is the key of the kernel; choose another")
     if not isinstance(reml, (bool, np.bool_)):
         raise TypeError(f"reml: must be True or False, received {reml!r}")
+    if isinstance(rng, bool) or not isinstance(rng, (int, np.integer)):
+        raise TypeError(f"rng: must be a whole number, the seed, received {received(rng)}")
+    if rng < 0:
+        raise ValueError(f"rng: must be at least 0, received {rng}")
+    if kernel is None and gamma is not None:
+        raise ValueError(f"gamma={gamma!r}: kernel=None is ordinary least squares, which has no σ²/τ²; leave gamma=None")
     responses = read_phenotypes(adata, phenotype)
     asked = read_covariates(adata, covariates)
+    check_null_key(adata, key_added, [*([phenotype] if isinstance(phenotype, str) else phenotype), *asked.variables])
     usable = boolean_mask(adata, mask_obs, "obs", "mask_obs") & asked.complete & usable_rows(adata, kernel)
     present = ~np.isnan(responses.values) & usable[:, None]
     x, terms = _design(adata, responses, asked, present)
