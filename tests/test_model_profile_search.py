@@ -65,7 +65,7 @@ class TestProfile:
 
     @pytest.mark.parametrize("t", [-300.0, -20.0, -3.0, 0.0, 0.8, 6.0, 25.0])
     def test_derivatives_in_log_gamma(self, profile, t):
-        with mpmath.workdps(50):
+        with mpmath.workdps(300):
             f = self.exact(profile, mpmath.exp)
             first, second = (float(mpmath.diff(f, mpmath.mpf(t), order)) for order in (1, 2))
         got = profile.log_derivatives(t)
@@ -327,7 +327,7 @@ def test_unbounded_maximum_likelihood_is_no_fit_at_zero():
         values = np.array([dense(np.exp(t))[0] for t in np.arange(-9.0, 7.0, 0.25)])
         if (np.diff(values) > 0).all():  # no interior maximum
             refused += 1
-            with pytest.raises(ValueError, match="reml=False"):
+            with pytest.raises(ValueError, match="no maximum"):
                 model.fit(y, simulate=False)
         else:
             assert model.fit(y, simulate=False).gamma > 0

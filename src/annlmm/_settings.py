@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+from numbers import Real
 
 logger = logging.getLogger("annlmm")
 _LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.INFO - 5, logging.DEBUG)
 _NAMES = ("error", "warning", "info", "hint", "debug")
+_FLAGS = ("progress",)
+_NUMBERS = ("block_memory", "threads", "kernel_memory")
 
 
 class Settings:
@@ -42,6 +45,17 @@ class Settings:
         self.kernel_memory = _physical_memory() // 2
         self.verbosity = 1
 
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _NUMBERS:
+            if isinstance(value, bool) or not isinstance(value, Real) or not 1 <= float(value) < float("inf"):
+                raise ValueError(f"{name}: must be a positive number, received {value!r}")
+            value = int(float(value))
+        elif name in _FLAGS and not isinstance(value, bool):
+            raise ValueError(f"{name}: must be True or False, received {value!r}")
+        elif name not in (*_FLAGS, "verbosity", "_verbosity"):
+            raise AttributeError(f"al.settings has no {name!r}; known: {', '.join(('verbosity', *_FLAGS, *_NUMBERS))}")
+        super().__setattr__(name, value)
+
     @property
     def verbosity(self) -> int:
         return self._verbosity
@@ -58,10 +72,7 @@ class Settings:
         logger.setLevel(_LEVELS[value])
 
     def __repr__(self) -> str:
-        values = ", ".join(
-            f"{name}={getattr(self, name)!r}"
-            for name in ("verbosity", "progress", "block_memory", "threads", "kernel_memory")
-        )
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in ("verbosity", *_FLAGS, *_NUMBERS))
         return f"annlmm.settings({values})"
 
 

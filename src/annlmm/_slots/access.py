@@ -29,7 +29,9 @@ def check_adata(adata: Any, argument: str = "adata") -> AnnData:
     for axis in ("obs", "var"):
         columns = getattr(adata, axis).columns
         if not columns.is_unique:
-            raise ValueError(f"{argument}.{axis}: two columns are named {columns[columns.duplicated()][0]!r}; rename one")
+            raise ValueError(
+                f"{argument}.{axis}: two columns are named {columns[columns.duplicated()][0]!r}; rename one"
+            )
     return adata
 
 
@@ -59,7 +61,7 @@ def write_slots(adata: AnnData, slots: Mapping[tuple[str, str], Any], remove: It
 
 def received(value: Any) -> str:
     """A value as a message shows it: arrays and long lists are cut."""
-    return f"{_short.repr(value)} of type {type(value).__name__}"
+    return f"{' '.join(_short.repr(value).split())} of type {type(value).__name__}"
 
 
 def check_memory(rows: int, columns: int, remedy: str) -> None:

@@ -36,7 +36,9 @@ def read_phenotypes(adata: AnnData, phenotype: Any) -> Phenotypes:
         if phenotype in adata.obsm:
             frame = obsm_frame(adata, phenotype)
             if not frame.columns.is_unique:
-                raise ValueError(f"phenotype={phenotype!r}: its columns must have different names, received {list(frame)}")
+                raise ValueError(
+                    f"phenotype={phenotype!r}: its columns must have different names, received {list(frame)}"
+                )
             columns = [_finite(numeric(frame[c], f"phenotype {c!r}"), f"phenotype {c!r}") for c in frame.columns]
             return Phenotypes(tuple(map(str, frame.columns)), np.stack(columns, axis=1))
         raise KeyError(
@@ -140,7 +142,9 @@ def _variables(adata: AnnData, formula: str) -> tuple[str, ...]:
 
     formulaic's own list misses the arguments of transforms (poly, bs); a name too many costs nothing but its missing rows.
     """
-    quoted = set(re.findall(r"`([^`]+)`", formula)) | {q[1:-1] for q in re.findall(r"Q\(\s*('[^']*'|\"[^\"]*\")", formula)}
+    quoted = set(re.findall(r"`([^`]+)`", formula)) | {
+        q[1:-1] for q in re.findall(r"Q\(\s*('[^']*'|\"[^\"]*\")", formula)
+    }
     code = re.sub(r"`[^`]+`|'[^']*'|\"[^\"]*\"", " ", formula)
     words = set(re.findall(r"[^\W\d]\w*\b(?!\s*(?:\(|=[^=]))", code))  # no functions, no names of arguments
     return tuple(name for name in [*map(str, adata.obs.columns), *adata.obsm] if name in quoted or name in words)
@@ -157,8 +161,13 @@ def _complete(adata: AnnData, names: Sequence[str]) -> Mask:
 def design_matrix(adata: AnnData, covariates: Covariates, rows: NDArray[np.intp]) -> tuple[Float, tuple[str, ...]]:
     """X (n_rows × p) and its terms: an intercept first, categories coded with their first level dropped."""
     if covariates.formula is None:
-        return _from_names(adata, covariates.names, rows)
-    return _from_formula(adata, covariates.formula, covariates.variables, rows)
+        x, terms = _from_names(adata, covariates.names, rows)
+    else:
+        x, terms = _from_formula(adata, covariates.formula, covariates.variables, rows)
+    twice = next((term for term in terms if terms.count(term) > 1), None)
+    if twice is not None:
+        raise ValueError(f"covariates: two terms are named {twice!r}; rename one of the columns")
+    return x, terms
 
 
 def _from_names(adata: AnnData, names: Sequence[str], rows: NDArray[np.intp]) -> tuple[Float, tuple[str, ...]]:
@@ -178,9 +187,13 @@ def _from_names(adata: AnnData, names: Sequence[str], rows: NDArray[np.intp]) ->
             terms.append(name)
         else:
             frame = obsm_frame(adata, name).iloc[rows]
-            columns.extend(numeric(frame[c], f"covariates {c!r}") for c in frame.columns)
+            columns.extend(_obsm_columns(frame).T)
             terms.extend(map(str, frame.columns))
     return np.stack(columns, axis=1), tuple(terms)
+
+
+def _obsm_columns(frame: pd.DataFrame) -> Float:
+    return np.stack([numeric(frame.iloc[:, j], f"covariates {c!r}") for j, c in enumerate(frame)], axis=1)
 
 
 def _is_label(column: pd.Series) -> bool:
@@ -231,17 +244,16 @@ def _from_formula(
 def _evaluation(
     adata: AnnData, variables: Sequence[str], rows: NDArray[np.intp]
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """What a formula may use: obs, and obsm as arrays.
+    """What a formula may use: its columns of obs (not others, which might be called `C` or `log`), and obsm as arrays.
 
     Text comes as categories of the levels that occur, everything else as numbers: formulaic takes `string` columns for
     numbers, `object` columns for categories, and codes levels that are absent.
     """
-    frame = adata.obs.iloc[rows].copy()
+    frame = adata.obs[[name for name in variables if name in adata.obs.columns]].iloc[rows].copy()
     context: dict[str, Any] = {"np": np, "numpy": np}
     for name in variables:
         if name not in frame.columns:
-            array = obsm_frame(adata, name).iloc[rows]
-            context[name] = np.stack([numeric(array.iloc[:, j], f"covariates {c!r}") for j, c in enumerate(array)], axis=1)
+            context[name] = _obsm_columns(obsm_frame(adata, name).iloc[rows])
         elif _is_label(frame[name]):
             frame[name] = _as_category(frame[name], name)
         elif not isinstance(frame[name].dtype, np.dtype) or frame[name].dtype.kind not in "fiub":

@@ -55,7 +55,7 @@ class StoredNull:
     gamma
         T fitted ratios.
     rss
-        T residual sums of squares at them, by which a later call sees that it reads what was fitted.
+        T residual sums of squares at them (for γ = ∞ in units of K), by which a later call sees that it reads what was fitted.
     params
         As stored.
     """
@@ -89,8 +89,8 @@ class StoredNull:
         """The kernel, the phenotype and the design give the residual that the fit had."""
         if not abs(rss - self.rss[j]) <= 1e-6 * self.rss[j]:
             raise ValueError(
-                f"key={self.key!r}: phenotype {self.names[j]!r} was fitted with another kernel {self.kernel!r}, or its slots were edited since "
-                f"(residual sum of squares {self.rss[j]:.6g} then, {rss:.6g} now); run al.tl.fit_null again"
+                f"key={self.key!r}: the kernel, the phenotype or the design changed since {self.names[j]!r} was fitted (residual sum of squares "
+                f"{self.rss[j]:.6g} then, {rss:.6g} now); run al.tl.fit_null again"
             )
 
     def model(self, adata: AnnData, rows: Index, *, reml: bool | None = None) -> NullModel:
@@ -182,7 +182,9 @@ def check_null_key(adata: AnnData, key: str, variables: Sequence[str]) -> None:
         raise ValueError(f"key_added={key!r}: adata.uns[{key!r}] holds something else; choose another key")
     for name in variables:
         if name in {f"{key}_{field}" for field in ("design", "phenotype", "blup", "residual")}:
-            raise ValueError(f"key_added={key!r}: {name!r} is read by this fit and would be overwritten; choose another key")
+            raise ValueError(
+                f"key_added={key!r}: {name!r} is read by this fit and would be overwritten; choose another key"
+            )
 
 
 def read_null(adata: AnnData, key: str) -> StoredNull:
@@ -228,8 +230,8 @@ def read_null(adata: AnnData, key: str) -> StoredNull:
     terms, params = tuple(dict.fromkeys(map(str, entry["beta"]["term"]))), dict(entry["params"])
     if x.shape[1] != len(terms) or y.shape[1] != len(names):
         raise ValueError(
-            f"key={key!r}: adata.obsm['{key}_design'] has {x.shape[1]} columns for {len(terms)} terms and '{key}_phenotype' has {y.shape[1]} for "
-            f"{len(names)} phenotypes; were they edited? Run al.tl.fit_null again"
+            f"key={key!r}: adata.obsm['{key}_design'] has {x.shape[1]} columns for {len(terms)} terms, '{key}_phenotype' has {y.shape[1]} for "
+            f"{len(names)} phenotypes (edited?); run al.tl.fit_null again"
         )
     gamma, sigma_sq, tau_sq = (fits[name].to_numpy(dtype=np.float64) for name in ("gamma", "sigma_sq", "tau_sq"))
     scale = np.where(np.isinf(gamma), sigma_sq, tau_sq)

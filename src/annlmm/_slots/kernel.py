@@ -143,7 +143,9 @@ def group_labels(adata: AnnData, groupby: str, argument: str = "groupby") -> pd.
     column = adata.obs[groupby]
     codes, values = pd.factorize(column)
     names = [_label(value, f"{argument}={groupby!r}") for value in values]
-    return pd.Series(np.array([*names, np.nan], dtype=object)[codes], index=column.index)  # the code of a missing one is −1
+    return pd.Series(
+        np.array([*names, np.nan], dtype=object)[codes], index=column.index
+    )  # the code of a missing one is −1
 
 
 def _label(value: Any, name: str) -> str:
@@ -151,7 +153,9 @@ def _label(value: Any, name: str) -> str:
     if not isinstance(value, (float, np.floating)):
         return str(value)
     if not float(value).is_integer():
-        raise TypeError(f"{name}: holds fractional numbers (e.g. {float(value)}), not group labels; name a column of labels")
+        raise TypeError(
+            f"{name}: holds fractional numbers (e.g. {float(value)}), not group labels; name a column of labels"
+        )
     return str(int(value))
 
 

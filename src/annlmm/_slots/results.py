@@ -17,9 +17,14 @@ from annlmm.model.association import STATUS, Association
 Float = NDArray[np.float64]
 
 
-def association_fields() -> tuple[str, ...]:
+# Written only where γ is estimated again with the features.
+REFIT_FIELDS = ("h_sq", "log_likelihood", "refit")
+
+
+def association_fields(variance: str = "refit") -> tuple[str, ...]:
     """Field names without the key, in the order of the schema."""
-    return tuple(field.name.removeprefix("{key}_") for field in fields_of("associate") if field.slot == "var")
+    names = (field.name.removeprefix("{key}_") for field in fields_of("associate") if field.slot == "var")
+    return tuple(name for name in names if variance != "null" or name not in REFIT_FIELDS)
 
 
 def adjust(p_value: Float) -> Float:
@@ -55,7 +60,8 @@ def write_association(
     single = len(results) == 1
     slot, other = ("var", "varm") if single else ("varm", "var")
     slots: dict[tuple[str, str], Any] = {}
-    for name in association_fields():
+    written = association_fields(str(params["variance"]))
+    for name in written:
         if name == "status":
             texts = np.array(STATUS, dtype=object)[np.stack([result.status for result in results], axis=1)]
             first = pd.Categorical(texts[:, 0], categories=list(STATUS))
@@ -67,7 +73,9 @@ def write_association(
     entry = dict(adata.uns.get(prefix, {})) if prefix == null_key else {"phenotypes": list(names)}
     entry["association"] = dict(params)
     slots[("uns", prefix)] = storable(entry)
-    write_slots(adata, slots, remove=[(other, f"{prefix}_{name}") for name in association_fields()])
+    stale = [(other, f"{prefix}_{name}") for name in association_fields()]
+    stale += [(slot, f"{prefix}_{name}") for name in REFIT_FIELDS if name not in written]
+    write_slots(adata, slots, remove=stale)
 
 
 def read_association(adata: AnnData, key: str, phenotype: str | None = None) -> pd.DataFrame:
@@ -81,7 +89,7 @@ def read_association(adata: AnnData, key: str, phenotype: str | None = None) -> 
     names = [str(name) for name in np.asarray(entry["phenotypes"])]
     if phenotype is not None and phenotype not in names:
         raise KeyError(f"phenotype={phenotype!r}: not among those of key={key!r}; {hint(phenotype, names)}")
-    fields = association_fields()
+    fields = association_fields(str(entry["association"]["variance"]))
     if len(names) == 1:
         return pd.DataFrame({name: adata.var[f"{key}_{name}"] for name in fields}, index=adata.var_names)
     tables = []

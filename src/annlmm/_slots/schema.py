@@ -114,7 +114,15 @@ FIELDS: tuple[Field, ...] = (
         ("{key}_p_value", "float64", "of the test"),
         ("{key}_neg_log10_p_value", "float64", "−log₁₀ p, also where p underflows"),
         ("{key}_p_adjusted", "float64", "Benjamini–Hochberg over the tested features"),
-        ("{key}_status", "category", "'ok', 'constant', 'collinear', 'all_missing' or 'masked'; the others are NaN"),
+        ("{key}_h_sq", "float64", "h² with the feature in the model (variance='refit' or 'screen')"),
+        ("{key}_log_likelihood", "float64", "log-likelihood with the feature, restricted for wald (the same)"),
+        ("{key}_refit", "bool", "whether γ was estimated again with the feature (the same)"),
+        (
+            "{key}_status",
+            "category",
+            "'ok', or with a refit 'boundary' (h² is 0 or 1) and 'not_converged'; 'constant', 'collinear', 'all_missing' and "
+            "'masked' have NaN",
+        ),
     ),
     *_rows("associate", "uns", ("association", "dict", "test, variance, layer, masks, missing, gamma, counts, null")),
 )

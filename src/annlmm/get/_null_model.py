@@ -58,4 +58,6 @@ def null_model(adata: AnnData, key: str = "lmm", *, phenotype: str | None = None
     else:
         with np.errstate(divide="ignore"):
             model.fit(log_gamma=float(np.log(stored.gamma[j])))
+    scale = model.sigma_sq if np.isinf(stored.gamma[j]) else model.tau_sq
+    stored.check_unchanged(j, scale * (y.size - x.shape[1]))
     return model

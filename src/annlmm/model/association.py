@@ -21,8 +21,8 @@ from annlmm.model.statistics import FeatureStatistics
 
 Float = NDArray[np.float64]
 
-STATUS = ("ok", "constant", "collinear", "all_missing", "masked")
-OK, CONSTANT, COLLINEAR, ALL_MISSING, MASKED = range(len(STATUS))
+STATUS = ("ok", "constant", "collinear", "all_missing", "masked", "boundary", "not_converged")
+OK, CONSTANT, COLLINEAR, ALL_MISSING, MASKED, BOUNDARY, NOT_CONVERGED = range(len(STATUS))
 UNTESTED = len(STATUS)  # for the time being
 
 
@@ -42,6 +42,10 @@ class Association:
         Variance components with the feature in the model, RSS₁/(n−p−1) split by γ.
     p_value, neg_log10_p_value
         The second survives where the first underflows.
+    h_sq, log_likelihood
+        With the feature in the model, where γ is estimated again; NaN otherwise.
+    refit
+        Whether it was.
     """
 
     beta: Float
@@ -53,13 +57,16 @@ class Association:
     tau_sq: Float
     p_value: Float
     neg_log10_p_value: Float
+    h_sq: Float
+    log_likelihood: Float
+    refit: NDArray[np.bool_]
     status: NDArray[np.int8]
 
     @staticmethod
     def empty(size: int, status: int) -> Association:
         """All NaN, to be filled."""
-        columns = {f.name: np.full(size, np.nan) for f in fields(Association) if f.name != "status"}
-        return Association(**columns, status=np.full(size, status, dtype=np.int8))
+        columns = {f.name: np.full(size, np.nan) for f in fields(Association) if f.name not in ("refit", "status")}
+        return Association(**columns, refit=np.zeros(size, dtype=bool), status=np.full(size, status, dtype=np.int8))
 
     def assign(self, columns: NDArray[np.intp], part: Association) -> None:
         """Fill in the results of some features."""
@@ -97,9 +104,7 @@ class Scan:
     def test(self, features: FeatureStatistics, test: str = "wald", response: int = 0) -> Association:
         """Test every feature of a block."""
         num, den = self.ratios(features, response)
-        status = np.where(features.collinear | ~(den > 0), COLLINEAR, OK).astype(np.int8)
-        status[features.constant & features.collinear] = CONSTANT
-        return self.finish(num, den, status, test)
+        return self.finish(num, den, feature_status(features, den), test)
 
     def finish(self, num: Float, den: Float, status: NDArray[np.int8], test: str) -> Association:
         """From num and den to everything that is reported; NaN where the status is not ok."""
@@ -124,8 +129,18 @@ class Scan:
             tau_sq=tau_sq * 0.0 if at_one else tau_sq,
             p_value=np.exp(result.log_p_value),
             neg_log10_p_value=-result.log_p_value / np.log(10.0),
+            h_sq=np.full_like(beta, np.nan),
+            log_likelihood=np.full_like(beta, np.nan),
+            refit=np.zeros(beta.size, dtype=bool),
             status=status,
         )
+
+
+def feature_status(features: FeatureStatistics, den: Float) -> NDArray[np.int8]:
+    """'ok', 'constant' or 'collinear' per feature; `den` is what is left of its sum of squares."""
+    status = np.where(features.collinear | ~(den > 0), COLLINEAR, OK).astype(np.int8)
+    status[features.constant & features.collinear] = CONSTANT
+    return status
 
 
 def make_scan(space: RemlSpace, u_y: Float, outside: float, gamma: float) -> Scan:

@@ -16,6 +16,9 @@ from annlmm.model.eigen import Spectrum, from_factor, from_kernel
 Float = NDArray[np.float64]
 Index = NDArray[np.intp]
 
+# Share of a feature's sum of squares within groups below which it is constant within them: float32 leaves about 1e-14.
+GROUPED = 1e-12
+
 
 class Basis(ABC):
     """An orthonormal eigenbasis U (n × r) of a kernel K = U S Uᵀ with its non-zero eigenvalues."""
@@ -45,6 +48,10 @@ class Basis(ABC):
     @abstractmethod
     def restrict(self, kept: Index) -> Basis:
         """The basis of K[kept, kept], exactly."""
+
+    def constant_within(self, block: Any, square: Float) -> NDArray[np.bool_]:
+        """Which columns of a block (with sums of squares `square`) are constant within groups; none where there are none."""
+        return np.zeros(square.size, dtype=bool)
 
     @cached_property
     def trace_scale(self) -> float:
@@ -143,10 +150,19 @@ class GroupBasis(Basis):
     def eigenvalues(self) -> Float:
         return self.counts if self._spectrum is None else self._spectrum.eigenvalues
 
-    def project(self, a: Any) -> Float:
+    def _scaled_sums(self, a: Any) -> Float:
+        """N^{−½} × the sums over groups: coordinates in the span of Z."""
         sums = self._indicator @ a
         sums = np.asarray(sums.toarray() if sparse.issparse(sums) else sums, dtype=np.float64)
-        scaled = (sums.T / np.sqrt(self.counts)).T
+        return (sums.T / np.sqrt(self.counts)).T
+
+    def constant_within(self, block: Any, square: Float) -> NDArray[np.bool_]:
+        scaled = self._scaled_sums(block)
+        within = square - np.einsum("dj,dj->j", scaled, scaled)
+        return np.asarray(within <= GROUPED * square)
+
+    def project(self, a: Any) -> Float:
+        scaled = self._scaled_sums(a)
         return scaled if self._spectrum is None else self._spectrum.u.T @ scaled
 
     def expand(self, v: Float) -> Float:

@@ -36,7 +36,7 @@ def lrt(r_sq: Float, n: int, p: int) -> Outcome:
     """χ² = n log(RSS₀/RSS₁) on χ²₁ (Hail's; anticonservative below a few hundred observations)."""
     with np.errstate(divide="ignore"):
         statistic = -n * np.log1p(-r_sq)
-    return Outcome(statistic, np.nan, np.log(2.0) + log_ndtr(-np.sqrt(statistic)))
+    return Outcome(statistic, np.nan, chi_square_log_sf(statistic))
 
 
 def score(r_sq: Float, n: int, p: int) -> Outcome:
@@ -47,6 +47,11 @@ def score(r_sq: Float, n: int, p: int) -> Outcome:
 
 
 TESTS: dict[str, Callable[[Float, int, int], Outcome]] = {"wald": wald, "lrt": lrt, "score": score}
+
+
+def chi_square_log_sf(statistic: Float) -> Float:
+    """log P(χ²₁ > statistic), finite where the probability itself underflows."""
+    return np.asarray(np.log(2.0) + log_ndtr(-np.sqrt(statistic)))
 
 
 def log_f_sf(f: Float, df: float | Float) -> Float:

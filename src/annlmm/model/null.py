@@ -15,7 +15,7 @@ from annlmm.model.gls import make_gls
 from annlmm.model.profile import Profile, make_profile
 from annlmm.model.response import Response, make_response, residual_of
 from annlmm.model.satterthwaite import satterthwaite_df, variance_information
-from annlmm.model.search import minimise
+from annlmm.model.search import log_gamma_grid, minimise
 from annlmm.model.space import RemlSpace, check_identifiable, make_space
 from annlmm.model.variance_test import RlrtNull, VarianceNull, make_variance_null
 
@@ -165,6 +165,11 @@ class NullModel:
         profile = self.profile(response)
         if gamma is None:
             found = minimise(profile)
+            if found.gamma == 0 and unbounded(profile):
+                raise ValueError(
+                    f"{name}: the full likelihood has no maximum, it grows without bound as h² → 1 (a centred kernel "
+                    "leaves the residual nothing along the constant, which the intercept takes); use reml=True"
+                )
             gamma_hat, value = found.gamma, found.value
             status = found.status if self.space.k else "ok"
         else:
@@ -222,6 +227,14 @@ class NullModel:
         shrunk = (1.0 - gls.w) * (response.u - self.space.angles.t @ b)
         blup = self.basis.expand(shrunk)
         return blup, error - blup
+
+
+def unbounded(profile: Profile) -> bool:
+    """Whether f falls without end as γ → ∞: nothing of y, but a part of the determinant, is outside K (ML only)."""
+    if profile.at_one or not profile.full or not profile.mu.size:
+        return False
+    end = float(log_gamma_grid(profile.mu)[-1])
+    return profile.log_derivatives(end)[0] < 0 and profile.value(float(np.exp(end))) < profile.value(0.0)
 
 
 def check_gamma(gamma: float, space: RemlSpace) -> float:

@@ -34,17 +34,35 @@ class FeatureStatistics:
         Uᵀã, r × b.
     y
         ãᵀ(My), b × T for T responses.
+    norm
+        ‖ã‖².
     outside
         c_ãã = ‖ã‖² − ‖Uᵀã‖², exactly 0 where nothing orthogonal to X is outside U.
     constant, collinear
         Per feature: no variation; a linear combination of the fixed effects.
+    grouped
+        Per feature: constant within the groups of a group kernel.
     """
 
     u: Float
     y: Float
+    norm: Float
     outside: Float
     constant: NDArray[np.bool_]
     collinear: NDArray[np.bool_]
+    grouped: NDArray[np.bool_]
+
+    def take(self, chosen: NDArray[np.intp]) -> FeatureStatistics:
+        """Some of the features."""
+        return FeatureStatistics(
+            self.u[:, chosen],
+            self.y[chosen],
+            self.norm[chosen],
+            self.outside[chosen],
+            self.constant[chosen],
+            self.collinear[chosen],
+            self.grouped[chosen],
+        )
 
 
 def shift_columns(block: Any) -> Any:
@@ -76,7 +94,8 @@ def feature_statistics(block: Any, my: Float, design: Design, basis: Basis, spac
     if design.spans_constant:
         block = shift_columns(block)
     square, total, q, y = _sums(block, my, design)
-    return assemble(basis.project(block), q, y, square, total, design, space)
+    grouped = basis.constant_within(block, square)
+    return assemble(basis.project(block), q, y, square, total, design, space, grouped)
 
 
 def raw_statistics(
@@ -86,9 +105,8 @@ def raw_statistics(
     square, total, q, y = _sums(block, my, design)
     u = basis.project(block)
     with np.errstate(invalid="ignore"):
-        features = assemble(u, q, y, square, total, design, space)
-        left = square - np.einsum("pj,pj->j", q, q)
-    return features, ~(left > UNSETTLED * square)
+        features = assemble(u, q, y, square, total, design, space, basis.constant_within(block, square))
+    return features, ~(features.norm > UNSETTLED * square)
 
 
 def _sums(block: Any, my: Float, design: Design) -> tuple[Float, Float, Float, Float]:
@@ -101,7 +119,14 @@ def _sums(block: Any, my: Float, design: Design) -> tuple[Float, Float, Float, F
 
 
 def assemble(
-    u: Float, q: Float, y: Float, square: Float, total: Float, design: Design, space: RemlSpace
+    u: Float,
+    q: Float,
+    y: Float,
+    square: Float,
+    total: Float,
+    design: Design,
+    space: RemlSpace,
+    grouped: NDArray[np.bool_] | None = None,
 ) -> FeatureStatistics:
     """From the raw sums Uᵀa, Qᵀa, yᵀa, Σa², Σa."""
     centred = square - total**2 / space.n
@@ -110,4 +135,5 @@ def assemble(
     collinear = left <= COLLINEAR_TOLERANCE**2 * square
     u = u - space.angles.t @ q
     outside = np.zeros_like(square) if space.angles.complete else np.maximum(left - np.einsum("rj,rj->j", u, u), 0.0)
-    return FeatureStatistics(u, y, outside, constant, collinear)
+    grouped = np.zeros(square.size, dtype=bool) if grouped is None else grouped
+    return FeatureStatistics(u, y, left, outside, constant, collinear, grouped)

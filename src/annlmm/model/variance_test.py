@@ -75,6 +75,7 @@ class VarianceNull:
         self._outside = self.df_residual - self.mu.size
         self._reml = self.logdet_eigenvalues is self.mu
         self._at_one = self._outside == 0 and self.logdet_eigenvalues.size == self.n_effective
+        self._unbounded = self._outside == 0 and not self._at_one
         self._grid = np.exp(log_gamma_grid(self.mu, NULL_STEP, self._outside))
         self._logdet = self._log_det(self._grid)
 
@@ -97,13 +98,22 @@ class VarianceNull:
         n = self.n_effective
         weights = 1.0 / (1.0 + np.multiply.outer(self._values, self._grid))
         f = n * np.log(y_sq @ weights + rest[:, None]) + self._logdet
-        best = np.clip(f.argmin(axis=1), 1, self._grid.size - 2)
+        if self._unbounded:  # what is fitted is an interior minimum or h² = 0, not the end of the grid
+            dips = np.full_like(f, np.inf)
+            inner = (f[:, 1:-1] <= f[:, :-2]) & (f[:, 1:-1] <= f[:, 2:])
+            dips[:, 1:-1] = np.where(inner, f[:, 1:-1], np.inf)
+            best = np.clip(dips.argmin(axis=1), 1, self._grid.size - 2)
+            none = ~inner.any(axis=1)
+        else:
+            best = np.clip(f.argmin(axis=1), 1, self._grid.size - 2)
+            none = np.zeros(len(f), dtype=bool)
         rows = np.arange(len(f))
         left, mid, right = f[rows, best - 1], f[rows, best], f[rows, best + 1]
         curvature = left - 2 * mid + right
         with np.errstate(divide="ignore", invalid="ignore"):
             dip = np.where((curvature > 0) & (mid <= left) & (mid <= right), (left - right) ** 2 / (8 * curvature), 0.0)
         minimum = np.minimum(np.minimum(left, right), mid - dip)
+        minimum[none] = np.inf
         minimum = np.minimum(minimum, n * np.log(y_sq.sum(axis=1) + rest))
         if self._at_one:
             at_one = n * np.log(y_sq @ (1.0 / self._values)) + (
@@ -161,6 +171,8 @@ class VarianceNull:
     def interval(self, profile: Profile, gamma_hat: float, minimum: float) -> tuple[float, float]:
         """The γ at which LR(γ₀) = f(γ₀) − f(γ̂) leaves its simulated acceptance region on either side."""
         nodes = log_gamma_grid(self.mu, 0.5, self._outside)
+        if 0 < gamma_hat < np.inf:  # a sharp likelihood can be rejected at every node of a fixed grid
+            nodes = np.union1d(nodes, np.log(gamma_hat))
         excess = profile.values(np.exp(nodes)) - minimum
 
         def rejected(gamma: float, ratio: float) -> float:

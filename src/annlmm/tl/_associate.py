@@ -16,6 +16,8 @@ from annlmm._slots.results import check_prefix, write_association
 from annlmm._slots.schema import documents
 from annlmm.blocks import column_blocks
 from annlmm.model.association import MASKED, STATUS, Association, Scan, make_scan
+from annlmm.model.basis import GroupBasis
+from annlmm.model.exact import ExactScan, make_exact_scan
 from annlmm.model.hypothesis import TESTS
 from annlmm.model.null import NullModel
 from annlmm.model.parallel import map_blocks
@@ -23,7 +25,8 @@ from annlmm.model.response import residual_of
 from annlmm.model.scan import ScanEngine
 from annlmm.model.search import minimise
 
-VARIANCES = ("null",)
+VARIANCES = ("null", "refit", "screen")
+DEGREES = ("satterthwaite", "residual")
 MISSING = ("mean", "raise")
 
 
@@ -36,6 +39,8 @@ def associate(
     mask_var: Any = None,
     test: str = "wald",
     variance: str = "null",
+    threshold: float = 1e-4,
+    df: str = "satterthwaite",
     missing: str = "mean",
     key_added: str | None = None,
     copy: bool = False,
@@ -57,7 +62,15 @@ def associate(
         'wald' (F on 1 and n−p−1 degrees of freedom, exact given γ), 'lrt' (χ², the test of Hail; anticonservative below a few
         hundred observations) or 'score' (GEMMA's p_score, at the maximum-likelihood γ: re-estimated if the null model is REML).
     variance
-        'null': γ stays as in the null model (EMMAX, P3D, Hail).
+        'null': γ stays as in the null model (EMMAX, P3D, Hail). 'refit': it is estimated again with each feature, by REML for
+        the Wald test and by ML for the likelihood ratio (GEMMA's p_wald and p_lrt); the score test needs none. 'screen':
+        as 'null', then as 'refit' for p-values below `threshold`.
+    threshold
+        p-value below which 'screen' refits.
+    df
+        Degrees of freedom of the Wald test of features that are constant within the groups of a group kernel (a genotype or
+        a treatment of the donor, over cells): 'satterthwaite', which follow the number of groups, or 'residual', the n−p−1
+        of all other features, whose size is wrong for them in both directions (for comparison with other programs).
     missing
         'mean' fills the missing values of a feature with its mean over the rows used; 'raise' refuses them by name.
     key_added
@@ -84,7 +97,7 @@ def associate(
 
     Notes
     -----
-    Kang et al. (2010), EMMAX; Zhou & Stephens (2012). A feature that is constant or a linear combination of the covariates
+    Kang et al. (2010), EMMAX; Zhou & Stephens (2012), GEMMA; degrees of freedom: Satterthwaite (1946). A feature that is constant or a linear combination of the covariates
     has NaN and says so in its status.
 
     Examples
@@ -101,6 +114,9 @@ def associate(
     check_adata(adata)
     _check_choice("test", test, TESTS)
     _check_choice("variance", variance, VARIANCES)
+    _check_choice("df", df, DEGREES)
+    if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.number)) or not 0 < threshold <= 1:
+        raise ValueError(f"threshold: must lie in (0, 1], received {threshold!r}")
     _check_choice("missing", missing, MISSING)
     stored = read_null(adata, key)
     prefix = check_key(key if key_added is None else key_added)
@@ -118,9 +134,19 @@ def associate(
                 f"test='lrt': {model.space.df_residual} residual degrees of freedom; the χ² approximation is anticonservative below 200 "
                 "(1.5 times the nominal size at 0.05 and 18 times at 5e-8 for n = 50, p = 8); test='wald' is exact given γ"
             )
-        scans, my = _scans(model, stored, rows, members, test, gammas)
+        scans, exact, my = _scans(model, stored, rows, members, test, variance, gammas)
         blocks = _checked_blocks(adata, matrix, rows, columns, model, missing)
-        engine = ScanEngine(model.design, model.basis, my, scans, [test] * len(members))
+        engine = ScanEngine(
+            model.design,
+            model.basis,
+            my,
+            scans,
+            exact,
+            test=test,
+            variance=variance,
+            threshold=float(threshold),
+            grouped_df=df == "satterthwaite",
+        )
         for chosen, parts in map_blocks(engine, blocks, settings.threads):
             for j, part in zip(members, parts, strict=True):
                 results[j].assign(chosen, part)
@@ -129,6 +155,8 @@ def associate(
         "null": key,
         "test": test,
         "variance": variance,
+        "threshold": float(threshold) if variance == "screen" else None,
+        "df": df,
         "missing": missing,
         "layer": layer,
         "mask_var": mask_var if isinstance(mask_var, str) else None if mask_var is None else "array",
@@ -157,10 +185,11 @@ def _scans(
     rows: NDArray[np.intp],
     members: list[int],
     test: str,
+    variance: str,
     gammas: NDArray[np.float64],
-) -> tuple[list[Scan], NDArray[np.float64]]:
-    """One prepared scan per phenotype, and the phenotypes with the covariates projected out."""
-    scans, residuals = [], []
+) -> tuple[list[Scan], list[ExactScan], NDArray[np.float64]]:
+    """One prepared scan (and refit, where one may be needed) per phenotype, and the phenotypes without the covariates."""
+    scans, exact, residuals = [], [], []
     # GEMMA's score test takes the maximum-likelihood γ of the null.
     likelihood = (
         NullModel(model.design, model.basis, reml=False, identifiable=False, kernel=model.kernel)
@@ -174,9 +203,14 @@ def _scans(
         my, _ = residual_of(y, model.design)
         u = model.basis.project(my)
         rest = my - model.basis.expand(u)
-        scans.append(make_scan(model.space, u, float(rest @ rest), float(gammas[j])))
+        null = make_scan(model.space, u, float(rest @ rest), float(stored.gamma[j]))
+        stored.check_unchanged(j, null.rss * (null.gls.gamma if np.isinf(null.gamma) else 1.0))
+        changed = gammas[j] != stored.gamma[j]
+        scans.append(make_scan(model.space, u, float(rest @ rest), float(gammas[j])) if changed else null)
         residuals.append(my)
-    return scans, np.stack(residuals, axis=1)
+        if variance != "null" or isinstance(model.basis, GroupBasis):
+            exact.append(make_exact_scan(model.space, model.response(y), reml=test == "wald"))
+    return scans, exact, np.stack(residuals, axis=1)
 
 
 def _checked_blocks(
@@ -192,7 +226,9 @@ def _checked_blocks(
         for block in column_blocks(matrix, rows, columns, width):
             sparse_block = sparse.issparse(block.array)
             values = block.array.data if sparse_block else block.array
-            if not np.isfinite(values.sum()) and np.isinf(values).any():
+            with np.errstate(invalid="ignore", over="ignore"):
+                total = values.sum()
+            if not np.isfinite(total) and np.isinf(values).any():
                 raise ValueError(
                     f"{_features(adata, block, np.isinf)}: infinite values; replace them or leave these out with mask_var"
                 )

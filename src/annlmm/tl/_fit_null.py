@@ -107,7 +107,9 @@ def fit_null(
     if rng < 0:
         raise ValueError(f"rng: must be at least 0, received {rng}")
     if kernel is None and gamma is not None:
-        raise ValueError(f"gamma={gamma!r}: kernel=None is ordinary least squares, which has no σ²/τ²; leave gamma=None")
+        raise ValueError(
+            f"gamma={gamma!r}: kernel=None is ordinary least squares, which has no σ²/τ²; leave gamma=None"
+        )
     responses = read_phenotypes(adata, phenotype)
     asked = read_covariates(adata, covariates)
     check_null_key(adata, key_added, [*([phenotype] if isinstance(phenotype, str) else phenotype), *asked.variables])
