@@ -145,21 +145,22 @@ def reml_deviance(y, x, k, sigma_sq, tau_sq):
     return np.linalg.slogdet(v)[1] - np.linalg.slogdet(c)[1] + y @ p @ y
 
 
-def reml_score(y, x, k, theta):
-    """Gradient of the deviance: tr(P V_a) − yᵀP V_a P y."""
+def score(y, x, k, theta, *, reml=True):
+    """Gradient of the deviance: tr(P V_a) − yᵀP V_a P y, with V⁻¹ for P in the trace of the full likelihood."""
     p, _ = _projector(x, k, theta)
     py = p @ y
-    return np.array([np.trace(p @ v) - py @ v @ py for v in (k, np.eye(len(y)))])
+    inside = p if reml else np.linalg.inv(theta[0] * k + theta[1] * np.eye(len(k)))
+    return np.array([np.trace(inside @ v) - py @ v @ py for v in (k, np.eye(len(y)))])
 
 
-def satterthwaite(y, x, k, contrast, sigma_sq, tau_sq, *, expected=False):
+def satterthwaite(y, x, k, contrast, sigma_sq, tau_sq, *, expected=False, reml=True):
     """ν = 2v²/(gᵀ𝓘⁻¹g): 𝓘 and g by complex steps, or the expected information ½ tr(P V_a P V_b)."""
     theta, step = np.array([sigma_sq, tau_sq]), 1e-30
     information, gradient = np.zeros((2, 2)), np.zeros(2)
     for a in range(2):
         moved = theta.astype(complex)
         moved[a] += 1j * step
-        information[a] = 0.5 * reml_score(y, x, k, moved).imag / step
+        information[a] = 0.5 * score(y, x, k, moved, reml=reml).imag / step
         gradient[a] = (contrast @ _projector(x, k, moved)[1] @ contrast).imag / step
     p, c = _projector(x, k, theta)
     if expected:

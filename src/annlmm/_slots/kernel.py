@@ -177,7 +177,8 @@ def read_basis(adata: AnnData, key: str | None, rows: Index) -> Basis:
     if entry["kind"] == "groups":
         return _read_groups(adata, key, entry, rows)
     u, s = _dense_slots(adata, key, entry)
-    if rows.size == int(entry["n_obs"]) == adata.n_obs:
+    exact = np.asarray(adata.obsm[key]).dtype == np.float64  # once rounded, U is no longer orthonormal
+    if exact and rows.size == int(entry["n_obs"]) == adata.n_obs:
         return DenseBasis(np.asfortranarray(u), s, bool(entry["centered"]))
     from annlmm.model.basis import restrict_rows
 

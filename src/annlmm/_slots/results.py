@@ -55,6 +55,7 @@ def write_association(
     params: Mapping[str, Any],
     *,
     null_key: str,
+    loco_fits: pd.DataFrame | None = None,
 ) -> None:
     """Write the results of `associate`; those of an earlier scan under the same prefix go."""
     single = len(results) == 1
@@ -72,6 +73,9 @@ def write_association(
         slots[(slot, f"{prefix}_{name}")] = value
     entry = dict(adata.uns.get(prefix, {})) if prefix == null_key else {"phenotypes": list(names)}
     entry["association"] = dict(params)
+    entry.pop("loco_fits", None)
+    if loco_fits is not None:
+        entry["loco_fits"] = loco_fits
     slots[("uns", prefix)] = storable(entry)
     stale = [(other, f"{prefix}_{name}") for name in association_fields()]
     stale += [(slot, f"{prefix}_{name}") for name in REFIT_FIELDS if name not in written]

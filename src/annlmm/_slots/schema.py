@@ -124,7 +124,16 @@ FIELDS: tuple[Field, ...] = (
             "'masked' have NaN",
         ),
     ),
-    *_rows("associate", "uns", ("association", "dict", "test, variance, layer, masks, missing, gamma, counts, null")),
+    *_rows(
+        "associate",
+        "uns",
+        (
+            "association",
+            "dict",
+            "test, variance, threshold, df, layer, mask, missing, loco, gamma, number tested, null",
+        ),
+        ("loco_fits", "DataFrame", "with loco=: chromosome, phenotype and the scalars of its null fit, one row each"),
+    ),
 )
 
 

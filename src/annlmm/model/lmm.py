@@ -327,7 +327,9 @@ class LinearMixedModel:
                 raise ValueError(f"a: must have shape {(self.n, pa.shape[1])} to go with pa, received {a.shape}")
         return alternatives_table(self._data, scan, pa, a)
 
-    fit_alternatives_numpy = fit_alternatives
+    def fit_alternatives_numpy(self, pa: Any, a: Any = None, return_pandas: bool = True) -> pd.DataFrame:
+        """`fit_alternatives` under Hail's second name; the result is a DataFrame whatever `return_pandas` says."""
+        return self.fit_alternatives(pa, a)
 
     @classmethod
     def from_kinship(cls, y: ArrayLike, x: ArrayLike, k: ArrayLike) -> tuple[LinearMixedModel, Float]:

@@ -286,14 +286,6 @@ def fixed_effects(
     by_sigma = (t.T * (s * w**2)) @ t
     by_tau = (t.T * w**2) @ t + space.angles.complement
     gradient = np.stack([np.einsum("im,ij,jm->m", loadings, d, loadings) for d in (by_sigma, by_tau)], axis=1)
-    information = variance_information(
-        space.mu,
-        response.y_tilde**2,
-        0.0 if space.full else response.rest,
-        space.df_residual,
-        gamma * tau_sq,
-        tau_sq,
-        at_boundary=gamma == 0,
-    )
+    information = variance_information(profile, gamma * tau_sq, tau_sq, at_boundary=gamma == 0)
     df = satterthwaite_df(tau_sq * np.diagonal(unscaled), gradient, information, space.df_residual)
     return beta, tau_sq * unscaled, np.minimum(df, space.df_residual)

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from annlmm.model.profile import Profile
+
 Float = NDArray[np.float64]
 
 
@@ -25,29 +27,33 @@ class VarianceInformation:
     at_boundary: bool
 
 
-def variance_information(
-    mu: Float, y_sq: Float, rest: float, df_residual: int, sigma_sq: float, tau_sq: float, *, at_boundary: bool
-) -> VarianceInformation:
-    """Information of the restricted likelihood on (σ², τ²).
+def variance_information(profile: Profile, sigma_sq: float, tau_sq: float, *, at_boundary: bool) -> VarianceInformation:
+    """Information on (σ², τ²): observed, of the likelihood that was maximised, and expected, of the restricted one.
 
-    ∂²(−ℓ)/∂a∂b = −½ tr(P V_a P V_b) + yᵀ P V_a P V_b P y, of expectation ½ tr(P V_a P V_b).
+    ∂²(−ℓ)/∂a∂b = −½ tr(P V_a P V_b) + yᵀ P V_a P V_b P y, of expectation ½ tr(P V_a P V_b); the full likelihood has V⁻¹ for P in
+    the trace, that is, the eigenvalues of K for those of M K M.
     """
+    mu, y_sq = profile.mu, profile.y_sq
     d = 1.0 / (sigma_sq * mu + tau_sq)
-    outside = df_residual - mu.size
-    d_rest = 1.0 / tau_sq if outside else 0.0
-    trace = np.array(
-        [
-            [np.sum((mu * d) ** 2), np.sum(mu * d**2)],
-            [np.sum(mu * d**2), np.sum(d**2) + outside * d_rest**2],
-        ]
-    )
+    d_rest = 1.0 / tau_sq if profile.df_residual > mu.size else 0.0
+
+    def half_trace(eigenvalues: Float, n: int) -> Float:
+        e = 1.0 / (sigma_sq * eigenvalues + tau_sq)
+        outside = (n - eigenvalues.size) / tau_sq**2 if n > eigenvalues.size else 0.0
+        cross = np.sum(eigenvalues * e**2)
+        return 0.5 * np.array([[np.sum((eigenvalues * e) ** 2), cross], [cross, np.sum(e**2) + outside]])
+
     quadratic = np.array(
         [
             [np.sum(y_sq * mu**2 * d**3), np.sum(y_sq * mu * d**3)],
-            [np.sum(y_sq * mu * d**3), np.sum(y_sq * d**3) + rest * d_rest**3],
+            [np.sum(y_sq * mu * d**3), np.sum(y_sq * d**3) + profile.rest * d_rest**3],
         ]
     )
-    return VarianceInformation(quadratic - 0.5 * trace, 0.5 * trace, at_boundary)
+    return VarianceInformation(
+        quadratic - half_trace(profile.logdet_eigenvalues, profile.n_effective),
+        half_trace(mu, profile.df_residual),
+        at_boundary,
+    )
 
 
 def satterthwaite_df(variance: Float, gradient: Float, information: VarianceInformation, df_residual: int) -> Float:

@@ -69,6 +69,7 @@ class VarianceNull:
     seed: int = 0
     level: float = 0.95
     _quantiles: dict[float, float] = field(default_factory=dict)
+    _draws: list[tuple[Float, Float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._values, self._counts = _clusters(self.mu)
@@ -153,10 +154,12 @@ class VarianceNull:
     def quantile(self, gamma: float) -> float:
         """The `level` quantile of LR(γ₀) at true γ₀; the same draws serve every γ₀, so that it is smooth."""
         if gamma not in self._quantiles:
-            rng = np.random.default_rng(self.seed + 1)
+            if not self._draws:
+                rng = np.random.default_rng(self.seed + 1)
+                for start in range(0, INTERVAL_DRAWS, CHUNK):
+                    self._draws.append(self._draw(rng, min(CHUNK, INTERVAL_DRAWS - start)))
             n, draws = self.n_effective, []
-            for start in range(0, INTERVAL_DRAWS, CHUNK):
-                z_sq, rest = self._draw(rng, min(CHUNK, INTERVAL_DRAWS - start))
+            for z_sq, rest in self._draws:
                 null = n * np.log(z_sq.sum(axis=1) + rest)
                 if np.isinf(gamma):
                     y_sq, constant = z_sq * self._values, float(self._counts @ np.log(self._values))

@@ -1,20 +1,17 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from anndata import AnnData
 from numpy.typing import NDArray
-from scipy import sparse
 
-from annlmm._settings import logger, settings
+from annlmm._settings import logger
 from annlmm._slots.access import boolean_mask, check_adata, check_memory, feature_matrix
 from annlmm._slots.schema import documents
-from annlmm.blocks import column_blocks
 from annlmm.model.eigen import Spectrum, from_factor, from_kernel, from_operator
-from annlmm.model.scan import fill_missing
 from annlmm.pp._store import check_flag, check_kernel_key, store_dense
+from annlmm.pp._variants import Variants
 
 Float = NDArray[np.float64]
 
@@ -104,7 +101,7 @@ def kernel_grm(
     columns = np.flatnonzero(boolean_mask(adata, mask_var, "var", "mask_var"))
     n = adata.n_obs
     few = isinstance(rank, (int, np.integer)) and not isinstance(rank, bool) and 0 < rank < n // 10 and n > 2000
-    variants = _Variants(matrix, n, columns, float(min_maf), center, standardize)
+    variants = Variants(matrix, n, columns, float(min_maf), center, standardize)
     if few:
         kept, total = variants.count()
         _check_kept(kept, columns.size, min_maf)
@@ -127,18 +124,14 @@ def kernel_grm(
     return store_dense(adata, key, spectrum, method="grm", params=params, centered=center, scale=scale, copy=copy)
 
 
-def _decompose(variants: _Variants, n: int, m: int, rank: float | None, min_maf: float) -> tuple[Spectrum, int]:
+def _decompose(variants: Variants, n: int, m: int, rank: float | None, min_maf: float) -> tuple[Spectrum, int]:
     """From the n × n matrix, or from the n × m factor where that is narrower."""
-    kept = 0
     if m < n:
         blocks = list(variants)
         kept = sum(z.shape[1] for z in blocks)
         _check_kept(kept, m, min_maf)
         return from_factor(np.concatenate(blocks, axis=1) / np.sqrt(kept), rank), kept
-    k = np.zeros((n, n))
-    for z in variants:
-        k += z @ z.T
-        kept += z.shape[1]
+    k, kept = variants.gram()
     _check_kept(kept, m, min_maf)
     return from_kernel(k / kept, rank), kept
 
@@ -146,59 +139,3 @@ def _decompose(variants: _Variants, n: int, m: int, rank: float | None, min_maf:
 def _check_kept(kept: int, m: int, min_maf: float) -> None:
     if kept == 0:
         raise ValueError(f"none of {m} variants is left: all are monomorphic or below min_maf={min_maf}")
-
-
-class _Variants:
-    """Blocks of standardised variants, n × b, made anew at each pass."""
-
-    def __init__(
-        self, matrix: Any, n: int, columns: NDArray[np.intp], min_maf: float, center: bool, standardize: bool
-    ) -> None:
-        self.matrix, self.rows, self.columns = matrix, np.arange(n), columns
-        self.min_maf, self.center, self.standardize = min_maf, center, standardize
-        self.width = max(1, int(settings.block_memory // (8 * 4 * n)))
-
-    def __iter__(self) -> Iterator[Float]:
-        from tqdm.auto import tqdm
-
-        with tqdm(
-            total=self.columns.size, desc="kernel_grm", unit=" variants", disable=not settings.progress, delay=3.0
-        ) as bar:
-            for block in column_blocks(self.matrix, self.rows, self.columns, self.width):
-                yield self._standardised(block.array)
-                bar.update(block.columns.size)
-
-    def _standardised(self, array: Any) -> Float:
-        z: Float = array.toarray() if sparse.issparse(array) else np.array(array, order="C")
-        if np.isinf(z).any():
-            raise ValueError("the variants hold infinite values; set missing calls to NaN")
-        z, _, empty = fill_missing(z)
-        mean = z.mean(axis=0)
-        keep = ~empty & (np.ptp(z, axis=0) > 0)
-        if self.min_maf > 0:
-            if z.size and (z.min() < 0 or z.max() > 2):
-                raise ValueError(
-                    f"min_maf={self.min_maf}: the values are not dosages (they range from {z.min():.4g} to {z.max():.4g}, not 0 to 2; "
-                    "missing calls must be NaN); recode them, or pass min_maf=0"
-                )
-            keep &= np.minimum(mean, 2 - mean) / 2 >= self.min_maf
-        z, mean = z[:, keep], mean[keep]
-        if self.center or self.standardize:
-            centred = z - mean
-            if self.standardize:
-                deviation = np.sqrt(np.einsum("ij,ij->j", centred, centred) / z.shape[0])
-                return (centred if self.center else z) / deviation
-            return centred
-        return z
-
-    def count(self) -> tuple[int, float]:
-        """Variants that are kept, and the trace of ZZᵀ."""
-        sizes = [(z.shape[1], float(np.einsum("ij,ij->", z, z))) for z in self]
-        return sum(m for m, _ in sizes), sum(trace for _, trace in sizes)
-
-    def multiply(self, v: Float) -> Float:
-        """ZZᵀ v."""
-        out = np.zeros_like(v)
-        for z in self:
-            out += z @ (z.T @ v)
-        return out
