@@ -17,7 +17,17 @@ import annlmm as al
 
 N, P, R, M = 30, 3, 6, 9
 COLUMNS = ["beta", "sigma_sq", "chi_sq", "p_value", "standard_error"]
-FITTED = ("beta", "sigma_sq", "tau_sq", "gamma", "log_gamma", "h_sq", "h_sq_standard_error", "optimize_result", "status")
+FITTED = (
+    "beta",
+    "sigma_sq",
+    "tau_sq",
+    "gamma",
+    "log_gamma",
+    "h_sq",
+    "h_sq_standard_error",
+    "optimize_result",
+    "status",
+)
 
 
 class Example:
@@ -86,9 +96,18 @@ class TestConstruction:
             "tol": 1e-8,
             "maxiter": 500,
         }
-        assert list(inspect.signature(al.LinearMixedModel.compute_neg_log_reml).parameters)[1:] == ["log_gamma", "return_parameters"]
-        assert list(inspect.signature(al.LinearMixedModel.fit_alternatives).parameters)[1:] == ["pa", "a", "partition_size"]
-        assert al.LinearMixedModel.fit_alternatives_numpy is al.LinearMixedModel.fit_alternatives
+        assert list(inspect.signature(al.LinearMixedModel.compute_neg_log_reml).parameters)[1:] == [
+            "log_gamma",
+            "return_parameters",
+        ]
+        assert list(inspect.signature(al.LinearMixedModel.fit_alternatives).parameters)[1:] == [
+            "pa",
+            "a",
+            "partition_size",
+        ]
+        alias = inspect.signature(al.LinearMixedModel.fit_alternatives_numpy).parameters
+        assert list(alias)[1:3] == ["pa", "a"]
+        assert alias["a"].default is None
 
     def test_inputs_are_copied(self, low):
         given = [low.p @ low.y, low.p @ low.x, low.s.copy(), low.y.copy(), low.x.copy()]
@@ -120,7 +139,9 @@ class TestConstruction:
         assert single.h_sq == double.h_sq
         pd.testing.assert_frame_equal(
             single.fit_alternatives((low.p @ low.a).astype(np.float32), low.a.astype(np.float32)),
-            double.fit_alternatives((low.p @ low.a).astype(np.float32).astype(float), low.a.astype(np.float32).astype(float)),
+            double.fit_alternatives(
+                (low.p @ low.a).astype(np.float32).astype(float), low.a.astype(np.float32).astype(float)
+            ),
         )
 
     def test_round_off_of_the_eigenvalues_is_zero(self, full):
@@ -163,21 +184,49 @@ class TestMisuse:
     @pytest.mark.parametrize(
         ("change", "error", "message"),
         [
-            ({"y": None}, ValueError, "received 'x' without 'y'; pass both for a low-rank model, neither for a full-rank one"),
+            (
+                {"y": None},
+                ValueError,
+                "received 'x' without 'y'; pass both for a low-rank model, neither for a full-rank one",
+            ),
             ({"x": None}, ValueError, "received 'y' without 'x'; pass both for a low-rank model"),
             ({"py": np.ones((6, 1))}, ValueError, r"py: must have 1 dimension, received shape \(6, 1\)"),
             ({"px": np.ones(6)}, ValueError, r"px: must have 2 dimensions, received shape \(6,\)"),
             ({"s": np.eye(6)}, ValueError, r"s: must have 1 dimension, received shape \(6, 6\)"),
             ({"y": np.ones((30, 1))}, ValueError, "y: must have 1 dimension"),
             ({"x": np.ones(30)}, ValueError, "x: must have 2 dimensions"),
-            ({"py": np.ones(5)}, ValueError, r"py, px and s must have one row per eigenvector, received shapes \(5,\), \(6, 3\) and \(6,\)"),
+            (
+                {"py": np.ones(5)},
+                ValueError,
+                r"py, px and s must have one row per eigenvector, received shapes \(5,\), \(6, 3\) and \(6,\)",
+            ),
             ({"s": np.ones(7)}, ValueError, r"one row per eigenvector, received shapes \(6,\), \(6, 3\) and \(7,\)"),
-            ({"x": np.ones((30, 2))}, ValueError, r"x: must have shape \(30, 3\) to go with y and px, received \(30, 2\)"),
-            ({"x": np.ones((29, 3))}, ValueError, r"x: must have shape \(30, 3\) to go with y and px, received \(29, 3\)"),
-            ({"px": np.ones((6, 0))}, ValueError, "px: received no columns; the model needs at least one fixed effect, add an intercept"),
-            ({"s": -np.arange(6.0)}, ValueError, "s: none of the 6 eigenvalues is positive; there is no random effect to fit"),
+            (
+                {"x": np.ones((30, 2))},
+                ValueError,
+                r"x: must have shape \(30, 3\) to go with y and px, received \(30, 2\)",
+            ),
+            (
+                {"x": np.ones((29, 3))},
+                ValueError,
+                r"x: must have shape \(30, 3\) to go with y and px, received \(29, 3\)",
+            ),
+            (
+                {"px": np.ones((6, 0))},
+                ValueError,
+                "px: received no columns; the model needs at least one fixed effect, add an intercept",
+            ),
+            (
+                {"s": -np.arange(6.0)},
+                ValueError,
+                "s: none of the 6 eigenvalues is positive; there is no random effect to fit",
+            ),
             ({"s": np.zeros(6)}, ValueError, "s: none of the 6 eigenvalues is positive"),
-            ({"s": np.r_[-1.0, -0.5, np.ones(4)]}, ValueError, r"s: 2 negative eigenvalues \(smallest -1\); K must be positive semi-definite"),
+            (
+                {"s": np.r_[-1.0, -0.5, np.ones(4)]},
+                ValueError,
+                r"s: 2 negative eigenvalues \(smallest -1\); K must be positive semi-definite",
+            ),
             ({"py": np.full(6, np.nan)}, ValueError, "py: 6 NaN or infinite values; drop or impute these rows"),
             ({"x": np.full((30, 3), np.inf)}, ValueError, "x: 90 NaN or infinite values"),
             ({"s": np.r_[np.nan, np.ones(5)]}, ValueError, "s: 1 NaN or infinite values"),
@@ -192,7 +241,10 @@ class TestMisuse:
             al.LinearMixedModel(**arguments)
 
     def test_low_rank_without_fewer_eigenvectors(self, full):
-        with pytest.raises(ValueError, match="low rank needs more observations than eigenvectors, received n = 30 and r = 30; .* pass neither y nor x"):
+        with pytest.raises(
+            ValueError,
+            match="low rank needs more observations than eigenvectors, received n = 30 and r = 30; .* pass neither y nor x",
+        ):
             al.LinearMixedModel(full.model.py, full.model.px, full.s, full.y, full.x)
 
     @pytest.mark.parametrize(
@@ -217,7 +269,11 @@ class TestMisuse:
     @pytest.mark.parametrize(
         ("options", "error", "message"),
         [
-            ({"bounds": (2.0, -2.0)}, ValueError, r"bounds: must be two finite numbers, the lower one first, received \(2.0, -2.0\)"),
+            (
+                {"bounds": (2.0, -2.0)},
+                ValueError,
+                r"bounds: must be two finite numbers, the lower one first, received \(2.0, -2.0\)",
+            ),
             ({"bounds": (1.0, 1.0)}, ValueError, "bounds: must be two finite numbers, the lower one first"),
             ({"bounds": (-np.inf, 1.0)}, ValueError, "bounds: must be two finite numbers"),
             ({"bounds": (np.nan, 1.0)}, ValueError, "bounds: must be two finite numbers"),
@@ -253,7 +309,9 @@ class TestMisuse:
 
     def test_low_rank_needs_a(self, low):
         low.model.fit()
-        with pytest.raises(ValueError, match="a: required for a low-rank model, pass the features themselves beside P A"):
+        with pytest.raises(
+            ValueError, match="a: required for a low-rank model, pass the features themselves beside P A"
+        ):
             low.model.fit_alternatives(low.p @ low.a)
 
     def test_full_rank_refuses_a(self, full):
@@ -264,10 +322,30 @@ class TestMisuse:
     @pytest.mark.parametrize(
         ("pa", "a", "error", "message"),
         [
-            (np.ones((7, 2)), np.ones((30, 2)), ValueError, r"pa: must have 6 rows \(one per eigenvector\), received shape \(7, 2\)"),
-            (np.ones((6, 2)), np.ones((30, 3)), ValueError, r"a: must have shape \(30, 2\) to go with pa, received \(30, 3\)"),
-            (np.ones((6, 2)), np.ones((29, 2)), ValueError, r"a: must have shape \(30, 2\) to go with pa, received \(29, 2\)"),
-            (np.ones(6), np.ones(30), ValueError, r"pa: must have 2 dimensions \(features are columns\), received shape \(6,\)"),
+            (
+                np.ones((7, 2)),
+                np.ones((30, 2)),
+                ValueError,
+                r"pa: must have 6 rows \(one per eigenvector\), received shape \(7, 2\)",
+            ),
+            (
+                np.ones((6, 2)),
+                np.ones((30, 3)),
+                ValueError,
+                r"a: must have shape \(30, 2\) to go with pa, received \(30, 3\)",
+            ),
+            (
+                np.ones((6, 2)),
+                np.ones((29, 2)),
+                ValueError,
+                r"a: must have shape \(30, 2\) to go with pa, received \(29, 2\)",
+            ),
+            (
+                np.ones(6),
+                np.ones(30),
+                ValueError,
+                r"pa: must have 2 dimensions \(features are columns\), received shape \(6,\)",
+            ),
             (np.ones((6, 2)), np.ones(30), ValueError, r"a: must have 2 dimensions"),
             (np.ones((6, 2)) * 1j, np.ones((30, 2)), TypeError, "pa: must be real numbers, received dtype complex128"),
             ([["a"]] * 6, np.ones((30, 1)), TypeError, "pa: must be real numbers"),
@@ -285,19 +363,29 @@ class TestMisuse:
 
     def test_no_degree_of_freedom_for_an_alternative(self):
         rng = np.random.default_rng(0)
-        model, p = al.LinearMixedModel.from_kinship(rng.standard_normal(3), oracle.design(rng, 3, 2), oracle.random_kernel(rng, 3))
+        model, p = al.LinearMixedModel.from_kinship(
+            rng.standard_normal(3), oracle.design(rng, 3, 2), oracle.random_kernel(rng, 3)
+        )
         model.fit(log_gamma=0.0)
-        with pytest.raises(ValueError, match="3 observations and 2 fixed effects leave 1 degree of freedom; testing a feature"):
+        with pytest.raises(
+            ValueError, match="3 observations and 2 fixed effects leave 1 degree of freedom; testing a feature"
+        ):
             model.fit_alternatives(p @ rng.standard_normal((3, 1)))
 
-    @pytest.mark.parametrize("make", [lambda e: np.full(N, 3.0), lambda e: e.x @ [1e6, 2.0, 3.0], lambda e: np.zeros(N)])
+    @pytest.mark.parametrize(
+        "make", [lambda e: np.full(N, 3.0), lambda e: e.x @ [1e6, 2.0, 3.0], lambda e: np.zeros(N)]
+    )
     def test_nothing_left_of_y(self, example, make):
-        with pytest.raises(ValueError, match="y: constant or a linear combination of the fixed effects; there is no variance"):
+        with pytest.raises(
+            ValueError, match="y: constant or a linear combination of the fixed effects; there is no variance"
+        ):
             example.build(make(example)).fit()
 
     def test_y_in_the_span_of_the_eigenvectors(self, low):
         y = low.z @ np.arange(1.0, R + 1) + low.x[:, 1]
-        with pytest.raises(ValueError, match="y: lies in the span of the eigenvectors given, so that nothing is left for the residual"):
+        with pytest.raises(
+            ValueError, match="y: lies in the span of the eigenvectors given, so that nothing is left for the residual"
+        ):
             low.build(y).fit()
 
     def test_kernel_that_is_not_identified(self, full):
@@ -542,7 +630,9 @@ class TestAlternatives:
     def test_against_the_oracle(self, example):
         example.model.fit()
         got = example.alternatives()
-        beta, se, _, _, chi_sq, tau_sq = oracle.associate(example.y, example.x, example.k, example.a, example.model.gamma)
+        beta, se, _, _, chi_sq, tau_sq = oracle.associate(
+            example.y, example.x, example.k, example.a, example.model.gamma
+        )
         assert list(got.columns) == COLUMNS
         assert got.index.name == "idx"
         np.testing.assert_array_equal(got.index, np.arange(M))
@@ -551,6 +641,12 @@ class TestAlternatives:
         np.testing.assert_allclose(got["chi_sq"], chi_sq, rtol=1e-7, atol=1e-11)
         np.testing.assert_allclose(got["sigma_sq"], example.model.gamma * tau_sq, rtol=1e-9)
         np.testing.assert_allclose(got["p_value"], stats.chi2.sf(chi_sq, 1), rtol=1e-7)
+
+    def test_alias(self, example):
+        example.model.fit()
+        rest = (example.a,) if example.low else ()
+        got = example.model.fit_alternatives_numpy(example.p @ example.a, *rest)
+        pd.testing.assert_frame_equal(got, example.alternatives())
 
     @pytest.mark.parametrize("log_gamma", [-np.inf, 0.0, 6.0])
     def test_at_a_given_gamma(self, example, log_gamma):
@@ -572,11 +668,17 @@ class TestAlternatives:
         a = np.round(example.a * 3)
         pa = example.p @ a
         reference = example.model.fit_alternatives(pa, a if example.low else None)
-        for layout in (np.asfortranarray, lambda v: np.repeat(v, 2, axis=0)[::2], lambda v: np.ascontiguousarray(v[::-1])[::-1]):
+        for layout in (
+            np.asfortranarray,
+            lambda v: np.repeat(v, 2, axis=0)[::2],
+            lambda v: np.ascontiguousarray(v[::-1])[::-1],
+        ):
             got = example.model.fit_alternatives(layout(pa), layout(a) if example.low else None)
             pd.testing.assert_frame_equal(got, reference, rtol=1e-12)
         if example.low:
-            pd.testing.assert_frame_equal(example.model.fit_alternatives(pa.tolist(), a.astype(int)), reference, rtol=1e-12)
+            pd.testing.assert_frame_equal(
+                example.model.fit_alternatives(pa.tolist(), a.astype(int)), reference, rtol=1e-12
+            )
 
     def test_input_is_left_alone(self, example):
         example.model.fit()
@@ -699,15 +801,21 @@ class TestLazy:
     @pytest.mark.parametrize("size", [0, -1, 1.5, True, "4"])
     def test_partition_size(self, full, size):
         full.model.fit()
-        with pytest.raises(ValueError, match=f"partition_size: must be a positive number of features, received {size!r}"):
+        with pytest.raises(
+            ValueError, match=f"partition_size: must be a positive number of features, received {size!r}"
+        ):
             full.model.fit_alternatives(da.from_array((full.p @ full.a).T), partition_size=size)
 
     def test_shapes(self, low):
         low.model.fit()
         pa, a = da.from_array((low.p @ low.a).T), da.from_array(low.a.T)
-        with pytest.raises(ValueError, match=r"pa: a lazy array has features as rows and must have shape \(m, 6\), received \(6, 9\)"):
+        with pytest.raises(
+            ValueError, match=r"pa: a lazy array has features as rows and must have shape \(m, 6\), received \(6, 9\)"
+        ):
             low.model.fit_alternatives(pa.T, a)
-        with pytest.raises(ValueError, match=r"a: a lazy array has features as rows and must have shape \(m, 30\), received \(30, 9\)"):
+        with pytest.raises(
+            ValueError, match=r"a: a lazy array has features as rows and must have shape \(m, 30\), received \(30, 9\)"
+        ):
             low.model.fit_alternatives(pa, a.T)
         with pytest.raises(ValueError, match=r"a: must have 9 rows \(features\) to go with pa, received 8"):
             low.model.fit_alternatives(pa, a[:8])
@@ -717,7 +825,9 @@ class TestLazy:
     def test_dask_missing(self, full, monkeypatch):
         full.model.fit()
         monkeypatch.setitem(__import__("sys").modules, "dask.array", None)
-        with pytest.raises(ImportError, match=r"dask or zarr arrays need dask; install it with: pip install 'annlmm\[lazy\]'"):
+        with pytest.raises(
+            ImportError, match=r"dask or zarr arrays need dask; install it with: pip install 'annlmm\[lazy\]'"
+        ):
             full.model.fit_alternatives("features.zarr")
 
 

@@ -85,7 +85,16 @@ def scan(y, x, basis, a, gamma, test="wald", **options):
 def table(result):
     return {
         name: getattr(result, name)
-        for name in ("beta", "standard_error", "statistic", "p_value", "chi_sq", "sigma_sq", "tau_sq", "neg_log10_p_value")
+        for name in (
+            "beta",
+            "standard_error",
+            "statistic",
+            "p_value",
+            "chi_sq",
+            "sigma_sq",
+            "tau_sq",
+            "neg_log10_p_value",
+        )
     }
 
 
@@ -322,7 +331,12 @@ def test_constant_and_collinear_features(kind, form):
 
 
 def test_status_names():
-    assert (STATUS[OK], STATUS[CONSTANT], STATUS[COLLINEAR], STATUS[ALL_MISSING]) == ("ok", "constant", "collinear", "all_missing")
+    assert (STATUS[OK], STATUS[CONSTANT], STATUS[COLLINEAR], STATUS[ALL_MISSING]) == (
+        "ok",
+        "constant",
+        "collinear",
+        "all_missing",
+    )
 
 
 @pytest.mark.parametrize("kind", ["full", "low"])
@@ -411,13 +425,16 @@ def test_p_value_below_the_smallest_float():
 def test_no_degree_of_freedom_left(n, p, left):
     rng = np.random.default_rng(0)
     space = NullModel(make_design(oracle.design(rng, n, p)), no_kernel(n)).space
-    with pytest.raises(ValueError, match=f"{n} observations and {p} fixed effects leave {left}; testing a feature takes one"):
+    with pytest.raises(
+        ValueError, match=f"{n} observations and {p} fixed effects leave {left}; testing a feature takes one"
+    ):
         make_scan(space, np.zeros(0), 1.0, 0.0)
 
 
 class TestFTail:
     @pytest.mark.parametrize(
-        ("df", "largest"), [(1, 1e12), (2, 1e12), (3, 1e12), (11, 1e12), (60, 1e9), (400, 1e9), (5000, 4e3), (10**6, 14e3)]
+        ("df", "largest"),
+        [(1, 1e12), (2, 1e12), (3, 1e12), (11, 1e12), (60, 1e9), (400, 1e9), (5000, 4e3), (10**6, 14e3)],
     )
     def test_from_one_to_1e_minus_3000(self, df, largest):
         f = np.geomspace(1e-6, largest, 18)

@@ -143,12 +143,17 @@ class TestRankDeficiency:
     @pytest.mark.parametrize(("first", "second"), [(1.0, 2.0), (0.1, 0.3), (1.0, 1e7), (1e7, 1e-7)])
     def test_second_constant(self, rng, first, second):
         x = np.column_stack([np.full(N, first), rng.standard_normal(N), np.full(N, second)])
-        assert self.message(x, ["one", "age", "two"]) == "covariates 'one' and 'two' are collinear (rank 2 of 3); drop one"
+        assert (
+            self.message(x, ["one", "age", "two"]) == "covariates 'one' and 'two' are collinear (rank 2 of 3); drop one"
+        )
 
     def test_constant_up_to_its_last_digit(self, rng):
         """0.3 and 0.1 + 0.2 differ by one unit in the last place: that is round-off, not a covariate."""
         x = np.column_stack([np.ones(N), np.where(rng.random(N) < 0.5, 0.3, 0.1 + 0.2)])
-        assert self.message(x, ["intercept", "dose"]) == "covariates 'intercept' and 'dose' are collinear (rank 1 of 2); drop one"
+        assert (
+            self.message(x, ["intercept", "dose"])
+            == "covariates 'intercept' and 'dose' are collinear (rank 1 of 2); drop one"
+        )
 
     def test_float32_round_off(self, rng):
         a, b = rng.standard_normal((2, N)).astype(np.float32)
@@ -181,7 +186,9 @@ def test_not_finite(rng, bad):
 
 
 def test_no_columns():
-    with pytest.raises(ValueError, match="x: received no columns; the model needs at least one fixed effect, add an intercept"):
+    with pytest.raises(
+        ValueError, match="x: received no columns; the model needs at least one fixed effect, add an intercept"
+    ):
         make_design(np.zeros((N, 0)), argument="x")
 
 

@@ -54,7 +54,9 @@ class TestFromKernel:
     def test_rank_above_that_of_the_kernel_is_cut_to_it(self, rng):
         assert from_kernel(oracle.random_kernel(rng, 12, rank=4), 9).eigenvalues.size == 4
 
-    @pytest.mark.parametrize(("share", "kept"), [(10 / 55, 1), (10.1 / 55, 2), (27 / 55, 3), (54.5 / 55, 10), (1.0, 10)])
+    @pytest.mark.parametrize(
+        ("share", "kept"), [(10 / 55, 1), (10.1 / 55, 2), (27 / 55, 3), (54.5 / 55, 10), (1.0, 10)]
+    )
     def test_rank_as_a_fraction_is_a_share_of_the_trace(self, rng, share, kept):
         assert from_kernel(with_spectrum(rng, np.arange(1.0, 11.0)), share).eigenvalues.size == kept
 
@@ -96,7 +98,9 @@ class TestFromKernel:
         np.testing.assert_allclose(s.u @ s.u.T, np.eye(9), atol=EIGEN)
 
     def test_indefinite(self, rng):
-        with pytest.raises(ValueError, match=r"kernel: not positive semi-definite \(smallest eigenvalue -0.1, largest 3\)"):
+        with pytest.raises(
+            ValueError, match=r"kernel: not positive semi-definite \(smallest eigenvalue -0.1, largest 3\)"
+        ):
             from_kernel(with_spectrum(rng, np.array([-0.1, 1.0, 3.0])))
 
     def test_just_beyond_round_off_is_indefinite(self, rng):
@@ -163,7 +167,9 @@ class TestFromFactor:
     def test_equals_the_kernel(self, rng, n, m, rank):
         z = rng.standard_normal((n, m))
         by_factor, by_kernel = from_factor(z, rank), from_kernel(z @ z.T, rank)
-        np.testing.assert_allclose(by_factor.eigenvalues, by_kernel.eigenvalues, rtol=1e-10)  # squares of singular values
+        np.testing.assert_allclose(
+            by_factor.eigenvalues, by_kernel.eigenvalues, rtol=1e-10
+        )  # squares of singular values
         np.testing.assert_allclose(dense(by_factor), dense(by_kernel), atol=1e-10)
         assert by_factor.explained == pytest.approx(by_kernel.explained, rel=EIGEN)
 
@@ -176,7 +182,9 @@ class TestFromFactor:
     def test_vectors_stay_orthonormal_for_an_ill_conditioned_factor(self, rng):
         q = np.linalg.qr(rng.standard_normal((40, 3)))[0]
         s = from_factor(q * np.array([1.0, 1e-3, 1e-6]))
-        np.testing.assert_allclose(s.eigenvalues, [1, 1e-6, 1e-12], rtol=1e-9)  # relative error eps · 1e6 of the smallest
+        np.testing.assert_allclose(
+            s.eigenvalues, [1, 1e-6, 1e-12], rtol=1e-9
+        )  # relative error eps · 1e6 of the smallest
         np.testing.assert_allclose(s.u.T @ s.u, np.eye(3), atol=EIGEN)
 
     @pytest.mark.parametrize("shape", [(6, 2), (6, 9)])
@@ -242,7 +250,9 @@ class TestInterface:
         np.testing.assert_allclose((u * basis.eigenvalues) @ u.T, k, atol=EIGEN)
         np.testing.assert_allclose(basis.project(np.eye(n)), u.T, atol=EIGEN)
 
-    @pytest.mark.parametrize("form", [np.asarray, sparse.csr_matrix, sparse.csc_matrix, sparse.csr_array, sparse.csc_array])
+    @pytest.mark.parametrize(
+        "form", [np.asarray, sparse.csr_matrix, sparse.csc_matrix, sparse.csr_array, sparse.csc_array]
+    )
     def test_project_dense_and_sparse(self, rng, kind, form):
         basis, _ = bases(rng)[kind]
         a = rng.standard_normal((CODES.size, 5)) * (rng.random((CODES.size, 5)) < 0.4)
@@ -262,6 +272,7 @@ class TestInterface:
         basis, k = bases(rng)[kind]
         h = oracle.centring(CODES.size)
         assert basis.trace_scale == pytest.approx(np.trace(h @ k @ h) / CODES.size, rel=EIGEN, abs=1e-15)
+
 
 @pytest.mark.parametrize("kind", KINDS[:-1])
 class TestRestrict:
@@ -323,6 +334,6 @@ def test_group_projection_is_exact_for_counts():
     """Group sums of counts are integers: no rounding may enter before the scaling."""
     basis = GroupBasis(CODES)
     a = np.arange(CODES.size * 2).reshape(-1, 2)
-    sums = np.array([a[CODES == d].sum(axis=0) for d in range(4)])
+    sums = np.array([a[d == CODES].sum(axis=0) for d in range(4)])
     np.testing.assert_array_equal(basis.project(a), sums / np.sqrt([[3], [3], [4], [4]]))
     np.testing.assert_array_equal(basis.project(sparse.csc_matrix(a)), basis.project(a))

@@ -68,7 +68,7 @@ def fit(y, x, basis, gamma=None, **options):
 )
 class TestEstimates:
     def test_against_the_oracle(self, kind, reml):
-        y, x, k, basis, dense = interior(kind, reml)
+        y, x, _k, basis, dense = interior(kind, reml)
         got = fit(y, x, basis, reml=reml)
         assert got.status == "ok"
         # Brent on a value that is flat to √eps at its minimum finds log γ to about 1e-8 · 1/√curvature.
@@ -215,7 +215,7 @@ class TestGivenGamma:
 
     def test_large(self, kind, reml):
         """1e12 is a number: GLS is then generalised least squares on V = K + 1e-12 I."""
-        y, x, k, basis = data(kind)
+        y, x, _k, basis = data(kind)
         got = fit(y, x, basis, 1e12, reml=reml)
         assert got.gamma == 1e12
         assert got.h_sq == pytest.approx(1 - 1e-12, abs=1e-16)
@@ -242,11 +242,11 @@ class TestGivenGamma:
                 np.testing.assert_allclose(got.beta, beta, rtol=1e-6, atol=1e-7)
                 np.testing.assert_allclose(got.beta_covariance, c * scale, rtol=1e-6, atol=1e-7)
                 assert got.sigma_sq == pytest.approx(scale, rel=1e-10)
-                assert got.log_likelihood == pytest.approx(
-                    fit(y, x, basis, 1e10, reml=reml).log_likelihood, abs=1e-5
-                )
+                assert got.log_likelihood == pytest.approx(fit(y, x, basis, 1e10, reml=reml).log_likelihood, abs=1e-5)
         else:
-            with pytest.raises(ValueError, match=rf"gamma: infinite \(h² = 1\) needs a kernel of full rank {N - P} after the"):
+            with pytest.raises(
+                ValueError, match=rf"gamma: infinite \(h² = 1\) needs a kernel of full rank {N - P} after the"
+            ):
                 fit(y, x, basis, np.inf, reml=reml)
 
 
@@ -393,7 +393,7 @@ def test_offset_and_scale_of_y(kind):
 @pytest.mark.parametrize("scale", [1e-12, 1e12])
 @pytest.mark.parametrize("kind", ["full", "low", "related"])
 def test_scale_of_k(kind, scale):
-    y, x, k, basis, _ = interior(kind)
+    y, x, _k, basis, _ = interior(kind)
     if kind == "related":
         moved_basis = GroupBasis(CODES, basis.relatedness * scale)
     else:
@@ -417,7 +417,9 @@ class TestRefusals:
     @pytest.mark.parametrize("offset", [0.0, 1e7])
     def test_phenotype_in_the_span_of_the_covariates(self, offset):
         _, x, _, basis = data("full")
-        with pytest.raises(ValueError, match="phenotype: a linear combination of the covariates on the rows that are used"):
+        with pytest.raises(
+            ValueError, match="phenotype: a linear combination of the covariates on the rows that are used"
+        ):
             NullModel(make_design(x), basis).fit(x @ [offset, 2.0, -1.0])
 
     @pytest.mark.parametrize("kind", ["groups", "related"])
@@ -425,7 +427,9 @@ class TestRefusals:
         _, x, _, basis = data(kind)
         y = np.random.default_rng(1).standard_normal(7)[CODES]
         model = NullModel(make_design(x[:, :2]), basis, kernel="donor")
-        with pytest.raises(ValueError, match=r"age: constant within the groups of 'donor' .* with `tl.differential`, or fit"):
+        with pytest.raises(
+            ValueError, match=r"age: constant within the groups of 'donor' .* with `tl.differential`, or fit"
+        ):
             model.fit(y + 1e3, name="age")
 
     def test_not_finite(self):
@@ -436,7 +440,9 @@ class TestRefusals:
 
     def test_rows_disagree(self):
         _, x, _, basis = data("full")
-        with pytest.raises(ValueError, match=f"GRM: {N} rows, but the covariates have {N - 1}; both must be on the same"):
+        with pytest.raises(
+            ValueError, match=f"GRM: {N} rows, but the covariates have {N - 1}; both must be on the same"
+        ):
             NullModel(make_design(x[1:]), basis, kernel="GRM")
 
     def test_small_variation_is_still_a_phenotype(self):
@@ -464,6 +470,8 @@ def test_ml_optimum_is_that_of_a_general_optimiser():
         beta = np.linalg.solve(x.T @ np.linalg.solve(v, x), x.T @ np.linalg.solve(v, y))
         return -stats.multivariate_normal.logpdf(y, x @ beta, v)
 
-    best = optimize.minimize(negative, [0.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12, "maxiter": 2000})
+    best = optimize.minimize(
+        negative, [0.0, 0.0], method="Nelder-Mead", options={"xatol": 1e-9, "fatol": 1e-12, "maxiter": 2000}
+    )
     assert got.log_likelihood == pytest.approx(-best.fun, abs=1e-9)
     np.testing.assert_allclose([got.sigma_sq, got.tau_sq], np.exp(best.x), rtol=1e-4)  # flat to √1e-12

@@ -50,7 +50,9 @@ class TestProfile:
 
         def f(at):
             gamma = change(at)
-            rss = mpmath.fsum(mpmath.mpf(a) / (1 + gamma * mpmath.mpf(m)) for a, m in zip(profile.y_sq, profile.mu, strict=True))
+            rss = mpmath.fsum(
+                mpmath.mpf(a) / (1 + gamma * mpmath.mpf(m)) for a, m in zip(profile.y_sq, profile.mu, strict=True)
+            )
             log_det = mpmath.fsum(mpmath.log(1 + gamma * mpmath.mpf(v)) for v in profile.logdet_eigenvalues)
             return profile.n_effective * mpmath.log(rss + mpmath.mpf(profile.rest)) + log_det
 
@@ -89,7 +91,9 @@ class TestProfile:
         with mpmath.workdps(50):
 
             def f(d):
-                rss = mpmath.fsum(mpmath.mpf(a) / (d + mpmath.mpf(m)) for a, m in zip(profile.y_sq, profile.mu, strict=True))
+                rss = mpmath.fsum(
+                    mpmath.mpf(a) / (d + mpmath.mpf(m)) for a, m in zip(profile.y_sq, profile.mu, strict=True)
+                )
                 log_det = mpmath.fsum(mpmath.log(d + mpmath.mpf(v)) for v in profile.logdet_eigenvalues)
                 return profile.n_effective * mpmath.log(rss) + log_det
 
@@ -126,7 +130,9 @@ class TestProfile:
             model = NullModel(make_design(x), DenseBasis(s.u, s.eigenvalues), reml=reml)
             profile = model.profile(model.response(y))
             expected = oracle.log_likelihood(y, x, k, gamma, reml=reml)[0]
-            assert profile.log_likelihood(gamma) == pytest.approx(expected, rel=1e-11)  # cond(V) · eps of the dense side
+            assert profile.log_likelihood(gamma) == pytest.approx(
+                expected, rel=1e-11
+            )  # cond(V) · eps of the dense side
 
     def test_log_likelihood_constant(self):
         """One coordinate, no kernel: the density of N(0, y²) at y."""
@@ -220,7 +226,10 @@ class TestSearch:
         for seed in range(100):
             profile = shape(seed)
             mu = profile.mu * scale
-            found, moved = minimise(profile), minimise(Profile(mu, profile.y_sq, profile.rest, profile.df_residual, mu, profile.n_effective))
+            found, moved = (
+                minimise(profile),
+                minimise(Profile(mu, profile.y_sq, profile.rest, profile.df_residual, mu, profile.n_effective)),
+            )
             assert moved.boundary == found.boundary
             assert moved.gamma * scale == pytest.approx(found.gamma, rel=1e-9)  # the tolerance of the search, twice
             # f itself moves by log(scale) per dimension only where it is taken in units of K.
@@ -231,7 +240,14 @@ class TestSearch:
     def test_invariant_to_the_scale_of_y(self, scale):
         for seed in range(50):
             profile = shape(seed)
-            moved = Profile(profile.mu, profile.y_sq * scale, profile.rest * scale, profile.df_residual, profile.mu, profile.n_effective)
+            moved = Profile(
+                profile.mu,
+                profile.y_sq * scale,
+                profile.rest * scale,
+                profile.df_residual,
+                profile.mu,
+                profile.n_effective,
+            )
             found = minimise(profile)
             assert minimise(moved).gamma == pytest.approx(found.gamma, rel=1e-9)
 

@@ -117,7 +117,9 @@ class TestSpace:
         a = design.residualise(np.random.default_rng(1).standard_normal((N, 4)))
         expected = design.q.T @ inverse @ design.q
         np.testing.assert_allclose(gls.qq, expected, atol=1e-11)
-        np.testing.assert_allclose(gls.qq_inverse @ expected, np.eye(design.p), atol=1e-12 * np.linalg.cond(expected) + 1e-12)
+        np.testing.assert_allclose(
+            gls.qq_inverse @ expected, np.eye(design.p), atol=1e-12 * np.linalg.cond(expected) + 1e-12
+        )
         u = basis.project(a)
         np.testing.assert_allclose(gls.cross(u, space), design.q.T @ inverse @ a, atol=1e-11)
         np.testing.assert_allclose(gls.cross(u[:, 0], space), design.q.T @ inverse @ a[:, 0], atol=1e-11)
@@ -205,7 +207,9 @@ class TestIdentifiability:
 
     @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
     def test_constant_kernel_under_an_intercept(self, scale):
-        with pytest.raises(ValueError, match=r"GRM: absorbed by the covariates .* drop those covariates, or use kernel=None"):
+        with pytest.raises(
+            ValueError, match=r"GRM: absorbed by the covariates .* drop those covariates, or use kernel=None"
+        ):
             self.check(scale * np.ones((N, N)), oracle.design(self.rng(), N, 2))
 
     def test_one_group(self):

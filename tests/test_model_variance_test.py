@@ -223,7 +223,9 @@ class TestInterval:
         rng = np.random.default_rng(seed)
         mu, outside = SPECTRA["8 unbalanced groups"] if seed % 2 else SPECTRA["full rank"]
         y_sq = rng.standard_normal(mu.size) ** 2 * (1 + 1.5 * mu)
-        profile = Profile(mu, y_sq, float(rng.chisquare(outside)) if outside else 0.0, mu.size + outside, mu, mu.size + outside)
+        profile = Profile(
+            mu, y_sq, float(rng.chisquare(outside)) if outside else 0.0, mu.size + outside, mu, mu.size + outside
+        )
         null, found = make_variance_null(profile), minimise(profile)
         low, high = null.interval(profile, found.gamma, found.value)
         assert low <= found.gamma <= high
@@ -250,7 +252,7 @@ class TestInterval:
         assert np.log(found.gamma / low) == pytest.approx(1.96 * se, rel=0.1)
 
     def test_boundary_zero_excludes_nothing_below(self):
-        mu, outside = SPECTRA["8 unbalanced groups"]
+        mu, _outside = SPECTRA["8 unbalanced groups"]
         profile = Profile(mu, np.full(7, 0.2), 35.0, 42, mu, 42)
         found = minimise(profile)
         low, high = make_variance_null(profile).interval(profile, 0.0, found.value)
@@ -282,7 +284,9 @@ class TestClusters:
         # Two independent simulations of 4 % in the tail, of 2 % in the body.
         np.testing.assert_allclose(clustered.rlrt().log_p_value(at), exact.rlrt().log_p_value(at), atol=0.15)
         for gamma in (0.0, 0.2, 2.0):
-            assert clustered.quantile(gamma) == pytest.approx(exact.quantile(gamma), rel=0.08)  # 2.5 % each, three of them
+            assert clustered.quantile(gamma) == pytest.approx(
+                exact.quantile(gamma), rel=0.08
+            )  # 2.5 % each, three of them
 
     def test_keep_the_trace_and_the_count(self, monkeypatch):
         monkeypatch.setattr(variance_test, "MAX_CLUSTERS", 64)

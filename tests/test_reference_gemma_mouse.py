@@ -160,3 +160,19 @@ def test_score_test_of_every_snp(plink, expected):
     # Seven digits are printed (2e-7 in log10) at GEMMA's λ, good to 1e-5 relative (its Newton returns the step before the last).
     np.testing.assert_allclose(table["neg_log10_p_value"], -np.log10(expected["p_score"]), rtol=0, atol=3e-7)
     assert table["p_value"].idxmin() == expected["p_score"].idxmin()
+
+
+@pytest.mark.parametrize(("test", "column", "tolerance"), [("wald", "p_wald", 1e-4), ("lrt", "p_lrt", 1e-6)])
+def test_exact_tests_of_every_snp(plink: AnnData, folder: Path, test: str, column: str, tolerance: float) -> None:
+    """γ estimated again with each SNP. GEMMA stops its search at a relative step of 1e-5 in λ, which p_wald shows."""
+    table = pd.read_csv(folder / "expected" / "mouse_hs1940_all.assoc.txt.gz", sep="\t").set_index("rs")
+    al.tl.associate(plink, test=test, variance="refit", mask_var="gemma", key_added=test)
+    ours = plink.var.loc[table.index]
+    np.testing.assert_allclose(ours[f"{test}_neg_log10_p_value"], -np.log10(table[column]), atol=tolerance)
+    gamma = ours[f"{test}_h_sq"] / (1 - ours[f"{test}_h_sq"])
+    np.testing.assert_allclose(gamma, table["l_remle" if test == "wald" else "l_mle"], rtol=2e-5)
+    if test == "wald":
+        assert (np.abs(ours["wald_beta"] - table["beta"]) / table["se"]).max() < 1e-4
+        np.testing.assert_allclose(ours["wald_standard_error"], table["se"], rtol=1e-5)
+    else:
+        np.testing.assert_allclose(ours["lrt_log_likelihood"], table["logl_H1"], atol=5.1e-4)  # seven digits printed

@@ -12,7 +12,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from annlmm._slots.access import SCHEMA_VERSION, check_memory, hint, received, storable, write_slots
-from annlmm.model.basis import Basis, DenseBasis, GroupBasis, no_kernel
+from annlmm.model.basis import Basis, DenseBasis, GroupBasis, no_kernel, restrict_rows
 from annlmm.model.eigen import Spectrum
 
 Float = NDArray[np.float64]
@@ -180,8 +180,6 @@ def read_basis(adata: AnnData, key: str | None, rows: Index) -> Basis:
     exact = np.asarray(adata.obsm[key]).dtype == np.float64  # once rounded, U is no longer orthonormal
     if exact and rows.size == int(entry["n_obs"]) == adata.n_obs:
         return DenseBasis(np.asfortranarray(u), s, bool(entry["centered"]))
-    from annlmm.model.basis import restrict_rows
-
     return restrict_rows(u[rows], s, centered=bool(entry["centered"]))
 
 

@@ -54,7 +54,7 @@ def gamma_of(log_gamma: float, space: RemlSpace) -> float:
     ):
         raise ValueError(f"log_gamma: must be a number, received {log_gamma!r}")
     with np.errstate(over="ignore"):
-        return check_gamma(float(np.exp(log_gamma)), space)
+        return check_gamma(float(np.exp(float(log_gamma))), space)
 
 
 def gamma_log(gamma: float) -> float:
@@ -65,7 +65,10 @@ def gamma_log(gamma: float) -> float:
 
 def check_bounds(bounds: tuple[float, float]) -> tuple[float, float]:
     """Two finite, increasing numbers."""
-    low, high = (float(b) for b in bounds)
+    try:
+        low, high = (float(b) for b in bounds)
+    except (TypeError, ValueError):
+        low = high = np.nan
     if not (np.isfinite(low) and np.isfinite(high) and low < high):
         raise ValueError(f"bounds: must be two finite numbers, the lower one first, received {bounds!r}")
     return low, high
@@ -73,8 +76,10 @@ def check_bounds(bounds: tuple[float, float]) -> tuple[float, float]:
 
 def check_steps(tol: float, maxiter: int) -> None:
     """A positive tolerance and number of steps."""
-    if not tol > 0 or maxiter < 1:
-        raise ValueError(f"tol and maxiter: must be positive, received {tol} and {maxiter}")
+    if isinstance(tol, bool) or not isinstance(tol, (int, float, np.number)) or not tol > 0:
+        raise ValueError(f"tol: must be a positive number, received {tol!r}")
+    if isinstance(maxiter, bool) or not isinstance(maxiter, (int, np.integer)) or maxiter < 1:
+        raise ValueError(f"maxiter: must be a positive whole number, received {maxiter!r}")
 
 
 def eigenvalue_array(name: str, value: ArrayLike) -> Float:

@@ -129,7 +129,9 @@ def _centred_design(
     if deficient.size > redundant:
         offsets = np.zeros_like(means) if redundant else means / scale
         raise ValueError(_collinear_message(argument, labels, r, deficient[redundant:], offsets, p))
-    q = np.ascontiguousarray(q[:, independent])
+    if deficient.size:  # the direction that stands for a redundant column is arbitrary: factorise again without it
+        q, _ = qr((centred / scale)[:, independent], mode="economic")
+    q = np.ascontiguousarray(q)
     x_means = x.mean(axis=0)
     r_factor = q.T @ (x - x_means) + np.outer(q.sum(axis=0), x_means)
     return Design(x, names, q, r_factor, spans_constant=True)

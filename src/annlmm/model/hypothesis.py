@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betainc, betaln, log_ndtr
+from scipy.special import betainc, betaincc, betaln, log_ndtr
 
 Float = NDArray[np.float64]
 
@@ -55,17 +55,18 @@ def chi_square_log_sf(statistic: Float) -> Float:
 
 
 def log_f_sf(f: Float, df: float | Float) -> Float:
-    """log P(F(1, df) > f) = log I_x(df/2, ½), x = df/(df+f), finite where the probability itself underflows."""
+    """log P(F(1, df) > f) = log(1 − I_y(½, df/2)), y = f/(df+f), finite where the probability itself underflows."""
     f = np.asarray(f, dtype=np.float64)
     df = np.broadcast_to(np.asarray(df, dtype=np.float64), f.shape)
-    a = df / 2
-    x = df / (df + f)
+    a, y = df / 2, f / (df + f)
     with np.errstate(divide="ignore", invalid="ignore"):
-        out = np.log(betainc(a, 0.5, x))
+        lower = betainc(0.5, a, y)
+        # From the small side, so that neither p near 1 nor p near 0 is a difference.
+        out = np.where(lower < 0.5, np.log1p(-lower), np.log(betaincc(0.5, a, y)))
     tail = np.flatnonzero((out < -600) & np.isfinite(f))
     if tail.size:
         out = np.array(out)
-        out.flat[tail] = _log_betainc_tail(a.flat[tail], 0.5, x.flat[tail], (f / (df + f)).flat[tail])
+        out.flat[tail] = _log_betainc_tail(a.flat[tail], 0.5, (df / (df + f)).flat[tail], y.flat[tail])
     return np.asarray(out)
 
 

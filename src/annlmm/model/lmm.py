@@ -237,12 +237,12 @@ class LinearMixedModel:
         if log_gamma is not None:
             gamma, status, standard_error = gamma_of(log_gamma, self._data.space), "ok", None
         else:
-            limits = None if tuple(bounds) == DEFAULT_BOUNDS else check_bounds(bounds)
+            limits = check_bounds(bounds)
             check_steps(tol, maxiter)
             check_identifiable(self._data.space, kernel="s")
             profile = self._data.profile
             self._data.check_residual()
-            found = minimise(profile, limits, tol=tol, maxiter=maxiter)
+            found = minimise(profile, None if limits == DEFAULT_BOUNDS else limits, tol=tol, maxiter=maxiter)
             gamma = found.gamma
             status = found.status
             if status == "not_converged":
@@ -327,9 +327,7 @@ class LinearMixedModel:
                 raise ValueError(f"a: must have shape {(self.n, pa.shape[1])} to go with pa, received {a.shape}")
         return alternatives_table(self._data, scan, pa, a)
 
-    def fit_alternatives_numpy(self, pa: Any, a: Any = None, return_pandas: bool = True) -> pd.DataFrame:
-        """`fit_alternatives` under Hail's second name; the result is a DataFrame whatever `return_pandas` says."""
-        return self.fit_alternatives(pa, a)
+    fit_alternatives_numpy = fit_alternatives
 
     @classmethod
     def from_kinship(cls, y: ArrayLike, x: ArrayLike, k: ArrayLike) -> tuple[LinearMixedModel, Float]:
