@@ -40,6 +40,34 @@ def test_association_of_one_phenotype():
     assert (adata.var["lmm_beta"] != 0).any()
 
 
+@pytest.mark.parametrize("phenotype", ["y", ["y", "y2"]])
+def test_association_of_a_subset_keeps_its_categories(phenotype):
+    """AnnData drops the categories that a subset lacks."""
+    adata = with_kernel("group")
+    al.tl.fit_null(adata, phenotype, gamma=1.0)
+    al.tl.associate(adata, mask_var=np.arange(60) > 5)
+    whole, part = al.get.association(adata), al.get.association(adata[:, 10:20].copy())
+    assert part["status"].dtype == whole["status"].dtype
+    assert part["status"].eq("ok").all()
+
+
+@pytest.mark.parametrize("phenotype", ["y", ["y", "y2"]])
+def test_association_that_lost_its_columns(phenotype):
+    adata = with_kernel("group")
+    al.tl.fit_null(adata, phenotype, gamma=1.0)
+    al.tl.associate(adata)
+    if phenotype == "y":
+        adata.var = adata.var.drop(columns="lmm_df")
+    else:
+        del adata.varm["lmm_df"]
+    slot = "var" if phenotype == "y" else "varm"
+    with (
+        untouched(adata),
+        pytest.raises(KeyError, match=rf"key='lmm': adata\.{slot} lacks lmm_df; run al\.tl\.associate again"),
+    ):
+        al.get.association(adata)
+
+
 def test_association_of_several_phenotypes():
     adata = with_kernel("group")
     al.tl.fit_null(adata, PHENOTYPES, gamma=1.0)

@@ -277,15 +277,15 @@ class TestMisuse:
             ({"bounds": (1.0, 1.0)}, ValueError, "bounds: must be two finite numbers, the lower one first"),
             ({"bounds": (-np.inf, 1.0)}, ValueError, "bounds: must be two finite numbers"),
             ({"bounds": (np.nan, 1.0)}, ValueError, "bounds: must be two finite numbers"),
-            ({"bounds": 5.0}, (TypeError, ValueError), "bounds: must be two finite numbers"),
+            ({"bounds": 5.0}, ValueError, "bounds: must be two finite numbers"),
             ({"bounds": (1.0, 2.0, 3.0)}, ValueError, "bounds: must be two finite numbers"),
-            ({"bounds": ("a", 2.0)}, (TypeError, ValueError), "bounds: must be two finite numbers"),
-            ({"bounds": None}, (TypeError, ValueError), "bounds: must be two finite numbers"),
-            ({"tol": 0.0}, ValueError, "tol and maxiter: must be positive, received 0.0 and 500"),
-            ({"tol": np.nan}, ValueError, "tol and maxiter: must be positive, received nan and 500"),
-            ({"maxiter": 0}, ValueError, "tol and maxiter: must be positive, received 1e-08 and 0"),
-            ({"maxiter": 1.5}, (TypeError, ValueError), "maxiter: must be"),
-            ({"tol": "small"}, (TypeError, ValueError), "tol"),
+            ({"bounds": ("a", 2.0)}, ValueError, "bounds: must be two finite numbers"),
+            ({"bounds": None}, ValueError, "bounds: must be two finite numbers"),
+            ({"tol": 0.0}, ValueError, "tol: must be a positive number, received 0.0"),
+            ({"tol": np.nan}, ValueError, "tol: must be a positive number, received nan"),
+            ({"maxiter": 0}, ValueError, "maxiter: must be a positive whole number, received 0"),
+            ({"maxiter": 1.5}, ValueError, "maxiter: must be a positive whole number, received 1.5"),
+            ({"tol": "small"}, ValueError, "tol: must be a positive number, received 'small'"),
             ({"log_gamma": np.nan}, ValueError, "log_gamma: must be a number, received nan"),
             ({"log_gamma": "1"}, ValueError, "log_gamma: must be a number, received '1'"),
             ({"log_gamma": True}, ValueError, "log_gamma: must be a number, received True"),
@@ -720,7 +720,7 @@ class TestAlternatives:
         assert got.shape == (0, 5)
         assert list(got.columns) == COLUMNS
         assert got.index.name == "idx"
-        assert (got.dtypes == float).all()
+        assert (got.dtypes == np.float64).all()
 
     @pytest.mark.parametrize("offset", [1e3, 1e6])
     def test_offset_of_the_features(self, example, offset):

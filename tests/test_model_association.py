@@ -446,18 +446,24 @@ class TestFTail:
             assert got.min() < -3000 * np.log(10)
 
     def exact(self, f, df):
-        """log(1 − I_z(½, df/2)), z = f/(df+f), with digits for the difference from 1."""
-        a = mpmath.mpf(df) / 2
-        z = mpmath.mpf(float(f)) / (df + mpmath.mpf(float(f)))
-        if z > 0.25:
-            with mpmath.workdps(50):
-                z = mpmath.mpf(float(f)) / (df + mpmath.mpf(float(f)))
+        """log P from whichever of three expansions holds: I_x near x = 0, far out, or 1 − I_z(½, df/2), z = f/(df+f)."""
+        with mpmath.workdps(60):
+            a, f = mpmath.mpf(df) / 2, mpmath.mpf(float(f))
+            z = f / (df + f)
+            if z > 0.25:
                 return float(mpmath.log(mpmath.betainc(a, 0.5, 0, 1 - z, regularized=True)))
-        with mpmath.workdps(int(60 - a * mpmath.log10(1 - z))):
-            z = mpmath.mpf(float(f)) / (df + mpmath.mpf(float(f)))
-            # I_z(½, a) = z^½ (1−z)^a / (½ B(½, a)) · ₂F₁(½+a, 1; 3/2; z): all terms positive.
-            term, total, i = mpmath.mpf(1), mpmath.mpf(1), 0
-            while term > total * mpmath.mpf(10) ** (-mpmath.mp.dps):
+            term = total = mpmath.mpf(1)
+            i = 0
+            if f > 150:  # Σ (½)ₖ/(a+1)ₖ (−df/f)ᵏ (Pfaff): alternating, so that the first term left out bounds the rest
+                while abs(term) > mpmath.mpf(10) ** -25:
+                    term *= -(i + 0.5) / (a + 1 + i) * df / f
+                    total += term
+                    i += 1
+                    assert i < f / 2
+                return float(
+                    a * mpmath.log(1 - z) - mpmath.log(z) / 2 - mpmath.log(a * mpmath.beta(a, 0.5)) + mpmath.log(total)
+                )
+            while term > total * mpmath.mpf(10) ** -110:  # all terms positive; 1 − I loses the digits of p > 1e-34
                 term *= (a + 0.5 + i) / (mpmath.mpf(3) / 2 + i) * z
                 total += term
                 i += 1

@@ -13,7 +13,7 @@ import pytest
 from annlmm.model.basis import DenseBasis
 from annlmm.model.design import make_design
 from annlmm.model.eigen import from_kernel
-from annlmm.model.null import NullModel
+from annlmm.model.null import NullModel, standard_error_log_gamma
 from annlmm.model.profile import LOG_2PI, Profile, make_profile
 from annlmm.model.search import log_gamma_grid, minimise
 
@@ -208,6 +208,32 @@ class TestSearch:
         # S ≈ rest + Σ(ỹ²/μ)/γ: γ̂ = (n−p−k) Σ(ỹ²/μ)/(k · rest), to a relative 1/γ̂.
         limit = np.sum(profile.y_sq / profile.mu) / (3 * rest)
         assert found.gamma == pytest.approx(limit, rel=20 / limit)
+
+    @pytest.mark.parametrize("outside", [0, 7])
+    @pytest.mark.parametrize("size", [1e-6, 1e-4, 1e-2, 1.0, 1e2, 1e4, 1e6])
+    def test_exact_optimum_and_its_curvature_anywhere(self, size, outside):
+        """ỹ² = 1 + γ₀μ makes γ₀ stationary: close to h² = 0 and to h² = 1 too, where log γ is not the scale to search on."""
+        mu = np.array([0.3, 0.8, 1.0, 1.7, 2.5, 4.0])
+        exact = size / (mu.max() if size < 1 else mu.min())
+        profile = Profile(mu, 1 + exact * mu, float(outside), 6 + outside, mu, 6 + outside)
+        found = minimise(profile)
+        assert found.status == "ok"
+        # f′ is good to eps of its terms, of size q = γμ/(1+γμ) (or 1−q), and f″ is the square of that.
+        assert found.gamma == pytest.approx(exact, rel=1e-9 + 1e-14 * max(size, 1 / size))
+        assert found.value <= profile.value(0.0)
+        with mpmath.workdps(60):
+            f = TestProfile().exact(profile, mpmath.exp)
+            curvature = float(mpmath.diff(f, mpmath.log(mpmath.mpf(found.gamma)), 2))
+        assert standard_error_log_gamma(profile, found.gamma) == pytest.approx(
+            np.sqrt(2 / curvature), rel=1e-8 + 1e-13 * max(size, 1 / size)
+        )
+
+    def test_no_curvature_no_standard_error(self):
+        """At a maximum of f the curvature is negative: there is no standard error, and no warning."""
+        mu = np.array([0.2, 1.0, 5.0])
+        profile = Profile(mu, np.array([0.0, 1.0, 0.0]), 0.0, 3, mu, 3)
+        assert profile.log_derivatives(0.0)[1] < 0
+        assert np.isnan(standard_error_log_gamma(profile, 1.0))
 
     def test_two_optima_are_told_apart(self):
         """Profiles with two interior minima: the better one is returned, whichever it is."""

@@ -184,11 +184,12 @@ def test_quantile_is_that_of_direct_simulation(name, gamma, reml):
     assert (draws > quantile).mean() == pytest.approx(0.05, abs=0.011)
 
 
-def test_quantile_at_infinity():
+@pytest.mark.parametrize("reml", [True, False], ids=["reml", "ml"])
+def test_quantile_at_infinity(reml):
     """h² = 1 is a point like any other: ỹ² = μz² there."""
-    profile = template(*SPECTRA["full rank"])
-    null = make_variance_null(profile)
-    assert null.quantile(np.inf) == pytest.approx(null.quantile(1e9), rel=1e-6)
+    mu, _ = SPECTRA["full rank"]
+    null = make_variance_null(template(mu, 0) if reml else template(mu, 0, np.r_[mu * 1.1, [0.4, 2.0]], 2))
+    assert null.quantile(np.inf) == pytest.approx(null.quantile(1e9), rel=1e-6)  # 1/(γμ) is left
 
 
 def test_level():

@@ -373,6 +373,35 @@ def test_labels_that_changed_since_the_fit_are_refused():
         al.tl.associate(adata)
 
 
+LOCO_CHANGES = {
+    "features dropped": (
+        lambda a: a[:, 5:].copy(),
+        r"loco: the variants of adata do not make kernel 'kernel' \(some were dropped",
+    ),
+    "features changed": (lambda a: a, "loco: the variants of adata do not make kernel 'kernel'"),
+    "phenotype": (lambda a: a, "the kernel, the phenotype or the design changed since 'y' was fitted"),
+    "rows dropped": (lambda a: a[a.obs["y"].notna()].copy(), r"made of 40 observations, 37 are here; compute it again"),
+}
+
+
+@pytest.mark.parametrize("what", LOCO_CHANGES)
+def test_leaving_one_chromosome_out_of_what_changed_is_refused(what):
+    """Its kernels are made of the variants again: they must be those of the null model's kernel."""
+    adata = with_kernel("grm")
+    adata.var["chrom"] = np.where(np.arange(60) < 30, "1", "2")
+    adata.obs.loc[adata.obs_names[:3], "y"] = np.nan
+    al.tl.fit_null(adata, "y")
+    al.tl.associate(adata, loco="chrom")
+    change, message = LOCO_CHANGES[what]
+    changed = change(adata)
+    if what == "features changed":
+        changed.X[:, 3] = changed.X[:, 40]
+    if what == "phenotype":
+        changed.obs["lmm_phenotype"] = changed.obs["lmm_phenotype"] ** 2
+    with untouched(changed), pytest.raises(ValueError, match=message):
+        al.tl.associate(changed, loco="chrom")
+
+
 INCOMPLETE = {
     "params": r"adata\.uns\['lmm'\] is incomplete \(params; was it edited, or merged in a concatenation\?\); run al\.tl\.fit_null again",
     "tau_sq": r"incomplete \(tau_sq; ",
@@ -389,6 +418,22 @@ def test_an_incomplete_null_model_is_refused(field):
     adata.uns["lmm"] = {k: v for k, v in adata.uns["lmm"].items() if k != field}
     with untouched(adata), pytest.raises(ValueError, match=INCOMPLETE[field]):
         al.tl.associate(adata)
+
+
+def test_an_edited_null_model_is_refused():
+    adata = with_kernel("group")
+    fit(adata)
+    later, gone, wide = adata.copy(), adata.copy(), adata.copy()
+    later.uns["lmm"]["schema_version"] = 99
+    del gone.obsm["lmm_design"]
+    wide.obsm["lmm_design"] = np.ones((40, 7))
+    for edited, error, message in (
+        (later, ValueError, r"key='lmm': written by a later annlmm \(schema 99\); update annlmm"),
+        (gone, KeyError, r"adata\.obsm\['lmm_design'\] or 'lmm_phenotype' is gone; run al\.tl\.fit_null again"),
+        (wide, ValueError, r"adata\.obsm\['lmm_design'\] has 7 columns for 3 terms, .*; run al\.tl\.fit_null again"),
+    ):
+        with untouched(edited), pytest.raises(error, match=message):
+            al.tl.associate(edited)
 
 
 def test_null_models_of_two_cohorts_are_not_one():

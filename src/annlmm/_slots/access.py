@@ -81,7 +81,7 @@ def _size(n_bytes: float) -> str:
 def check_key(key: Any, argument: str = "key_added") -> str:
     """A key that h5ad and zarr can store."""
     if not isinstance(key, str):
-        raise TypeError(f"{argument}: must be a string, received {key!r} of type {type(key).__name__}")
+        raise TypeError(f"{argument}: must be a string, received {received(key)}")
     if not key or "/" in key or "." in key:
         raise ValueError(
             f"{argument}: must be a non-empty name without '/' or '.' (neither survives h5ad and zarr), received {key!r}"

@@ -135,9 +135,7 @@ def kernel_entry(adata: AnnData, key: Any, argument: str = "kernel") -> dict[str
 def group_labels(adata: AnnData, groupby: str, argument: str = "groupby") -> pd.Series:
     """Labels as strings, missing ones as NaN."""
     if not isinstance(groupby, str):
-        raise TypeError(
-            f"{argument}: must be the name of a column of adata.obs, received {groupby!r} of type {type(groupby).__name__}"
-        )
+        raise TypeError(f"{argument}: must be the name of a column of adata.obs, received {received(groupby)}")
     if groupby not in adata.obs.columns:
         raise KeyError(f"{argument}={groupby!r}: no such column in adata.obs; {hint(groupby, adata.obs.columns)}")
     column = adata.obs[groupby]
@@ -217,6 +215,7 @@ def _read_groups(adata: AnnData, key: str, entry: Mapping[str, Any], rows: Index
 
 def read_kernel_matrix(adata: AnnData, key: str) -> pd.DataFrame:
     """K itself on all rows of adata."""
+    kernel_entry(adata, key)
     rows = np.flatnonzero(usable_rows(adata, key))
     check_memory(rows.size, rows.size, "subset adata first")
     basis = read_basis(adata, key, rows)

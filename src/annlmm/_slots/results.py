@@ -94,8 +94,14 @@ def read_association(adata: AnnData, key: str, phenotype: str | None = None) -> 
     if phenotype is not None and phenotype not in names:
         raise KeyError(f"phenotype={phenotype!r}: not among those of key={key!r}; {hint(phenotype, names)}")
     fields = association_fields(str(entry["association"]["variance"]))
+    slot = "var" if len(names) == 1 else "varm"
+    gone = [f"{key}_{name}" for name in fields if f"{key}_{name}" not in getattr(adata, slot)]
+    if gone:
+        raise KeyError(f"key={key!r}: adata.{slot} lacks {', '.join(gone[:3])}; run al.tl.associate again")
     if len(names) == 1:
-        return pd.DataFrame({name: adata.var[f"{key}_{name}"] for name in fields}, index=adata.var_names)
+        table = pd.DataFrame({name: adata.var[f"{key}_{name}"] for name in fields}, index=adata.var_names)
+        table["status"] = pd.Categorical(table["status"], categories=list(STATUS))
+        return table
     tables = []
     for j, name in enumerate(names):
         if phenotype is not None and name != phenotype:

@@ -157,13 +157,18 @@ class GroupBasis(Basis):
         return (sums.T / np.sqrt(self.counts)).T
 
     def constant_within(self, block: Any, square: Float) -> NDArray[np.bool_]:
-        scaled = self._scaled_sums(block)
-        within = square - np.einsum("dj,dj->j", scaled, scaled)
-        return np.asarray(within <= GROUPED * square)
+        return self.grouped(self._scaled_sums(block), square)
+
+    def grouped(self, scaled: Float, square: Float) -> NDArray[np.bool_]:
+        """`constant_within` from the coordinates in the span of Z."""
+        return np.asarray(square - np.einsum("dj,dj->j", scaled, scaled) <= GROUPED * square)
+
+    def rotate_groups(self, scaled: Float) -> Float:
+        """Uᵀ a from the coordinates in the span of Z."""
+        return scaled if self._spectrum is None else self._spectrum.u.T @ scaled
 
     def project(self, a: Any) -> Float:
-        scaled = self._scaled_sums(a)
-        return scaled if self._spectrum is None else self._spectrum.u.T @ scaled
+        return self.rotate_groups(self._scaled_sums(a))
 
     def expand(self, v: Float) -> Float:
         levels = v if self._spectrum is None else self._spectrum.u @ v

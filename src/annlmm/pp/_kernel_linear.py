@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 from anndata import AnnData
 
-from annlmm._slots.access import check_adata, check_memory, hint, numeric
+from annlmm._slots.access import check_adata, check_memory, hint, numeric, received
 from annlmm._slots.design import obsm_frame
 from annlmm._slots.schema import documents
 from annlmm.model.eigen import from_factor
@@ -75,7 +75,7 @@ def kernel_linear(
         check_flag("scale", scale),
     )
     if not isinstance(obsm, str):
-        raise TypeError(f"obsm: must be a key of adata.obsm, received {obsm!r}")
+        raise TypeError(f"obsm: must be a key of adata.obsm, received {received(obsm)}")
     if obsm not in adata.obsm:
         raise KeyError(f"obsm={obsm!r}: not in adata.obsm; {hint(obsm, adata.obsm)}")
     if obsm == key:

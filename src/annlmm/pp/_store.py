@@ -9,7 +9,7 @@ import numpy as np
 from anndata import AnnData
 
 from annlmm._settings import logger
-from annlmm._slots.access import check_key, target
+from annlmm._slots.access import check_key, received, target
 from annlmm._slots.kernel import write_dense_kernel
 from annlmm.model.basis import DenseBasis
 from annlmm.model.eigen import Spectrum
@@ -58,5 +58,5 @@ def store_dense(
 
 def check_flag(argument: str, value: Any) -> bool:
     if not isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{argument}: must be True or False, received {value!r}")
+        raise TypeError(f"{argument}: must be True or False, received {received(value)}")
     return bool(value)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from annlmm._settings import logger
 from annlmm._slots.access import boolean_mask, check_memory, feature_matrix, hint
 from annlmm._slots.fit import StoredNull, scalars_of
-from annlmm._slots.kernel import kernel_entry
+from annlmm._slots.kernel import kernel_entry, read_basis
 from annlmm.model.association import Association
 from annlmm.model.basis import DenseBasis
 from annlmm.model.design import make_design
@@ -91,6 +91,7 @@ def loco_scan(
         )
 
     total, n_variants = variants(np.ones(adata.n_vars, dtype=bool)).gram()
+    _check_unchanged(adata, stored, total / max(n_variants, 1), scale, features)
     table = []
     labels = chromosome.to_numpy()
     for name in dict.fromkeys(labels[columns]):
@@ -100,7 +101,7 @@ def loco_scan(
             raise ValueError(f"loco: no variant of the kernel is outside chromosome {name!r}")
         kernel = (total - own) / (n_variants - n_own)
         if scale:
-            kernel /= np.trace(kernel) / adata.n_obs - kernel.mean()
+            kernel = _scaled(kernel)
         for rows, members in stored.patterns():
             model = NullModel(make_design(stored.x[rows], stored.terms), _basis(kernel, rows, center), reml=stored.reml)
             gammas = np.full(len(stored.names), np.nan)
@@ -117,6 +118,27 @@ def loco_scan(
     for column in ("chromosome", "phenotype", "status"):
         fits[column] = pd.Categorical(fits[column], categories=list(dict.fromkeys(fits[column])))
     return fits.set_axis(fits.index.astype(str), axis=0)
+
+
+def _scaled(kernel: Float) -> Float:
+    return np.asarray(kernel / (np.trace(kernel) / len(kernel) - kernel.mean()))
+
+
+def _check_unchanged(adata: AnnData, stored: StoredNull, kernel: Float, scale: bool, features: Features) -> None:
+    """The variants still make the kernel of the null model, and its phenotypes and design are those that were fitted."""
+    basis = read_basis(adata, stored.kernel, np.arange(adata.n_obs))
+    z = np.random.default_rng(0).standard_normal(adata.n_obs)
+    then = basis.expand(basis.eigenvalues * basis.project(z))
+    now = (_scaled(kernel) if scale else kernel) @ z
+    if not np.linalg.norm(now - then) <= 1e-6 * np.linalg.norm(then):
+        raise ValueError(
+            f"loco: the variants of adata do not make kernel {stored.kernel!r} (some were dropped or changed since); compute it again, "
+            "and fit the null model again"
+        )
+    nothing = np.zeros(0, dtype=np.intp)
+    for rows, members in stored.patterns():
+        options = ScanOptions("wald", "null", 1.0, "residual")
+        run_scan(stored.model(adata, rows), stored, rows, members, stored.gamma.copy(), features, nothing, options, [])
 
 
 def _basis(kernel: Float, rows: NDArray[np.intp], center: bool) -> DenseBasis:
