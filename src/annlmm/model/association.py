@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from annlmm.model.gls import Gls, make_gls
 from annlmm.model.hypothesis import TESTS
-from annlmm.model.space import RemlSpace
+from annlmm.model.space import RemlSpace, degrees_of_freedom_message
 from annlmm.model.statistics import FeatureStatistics
 
 Float = NDArray[np.float64]
@@ -154,10 +154,8 @@ def make_scan(space: RemlSpace, u_y: Float, outside: float, gamma: float) -> Sca
         c_ỹỹ = ‖My − U Uᵀ My‖².
     """
     if space.df_residual < 2:
-        raise ValueError(
-            f"{space.n} observations and {space.p} fixed effects leave {space.df_residual} degree of freedom; testing a feature "
-            "takes one more: at least 2 are needed"
-        )
+        needed = "testing a feature takes one more: at least 2 are needed"
+        raise ValueError(degrees_of_freedom_message(space.n, space.p, needed))
     gls = make_gls(space, gamma)
     cross = gls.cross(u_y, space)
     solved = gls.qq_inverse @ cross

@@ -58,15 +58,17 @@ def log_f_sf(f: Float, df: float | Float) -> Float:
     """log P(F(1, df) > f) = log(1 − I_y(½, df/2)), y = f/(df+f), finite where the probability itself underflows."""
     f = np.asarray(f, dtype=np.float64)
     df = np.broadcast_to(np.asarray(df, dtype=np.float64), f.shape)
-    a, y = df / 2, f / (df + f)
+    a = df / 2
     with np.errstate(divide="ignore", invalid="ignore"):
+        x, y = df / (df + f), 1.0 / (1.0 + df / f)
         lower = betainc(0.5, a, y)
-        # From the small side, so that neither p near 1 nor p near 0 is a difference.
-        out = np.where(lower < 0.5, np.log1p(-lower), np.log(betaincc(0.5, a, y)))
+        # From whichever of x and y = 1 − x is small, so that neither p near 1 nor p near 0 is a difference.
+        upper = np.where(x < 0.5, betainc(a, 0.5, x), betaincc(0.5, a, y))
+        out = np.where(lower < 0.5, np.log1p(-lower), np.log(upper))
     tail = np.flatnonzero((out < -600) & np.isfinite(f))
     if tail.size:
         out = np.array(out)
-        out.flat[tail] = _log_betainc_tail(a.flat[tail], 0.5, (df / (df + f)).flat[tail], y.flat[tail])
+        out.flat[tail] = _log_betainc_tail(a.flat[tail], 0.5, x.flat[tail], y.flat[tail])
     return np.asarray(out)
 
 

@@ -13,7 +13,7 @@ from annlmm.model.design import Design
 from annlmm.model.profile import Profile, make_profile
 from annlmm.model.response import Response, residual_of, rotated_response
 from annlmm.model.space import RemlSpace, make_space
-from annlmm.model.statistics import FeatureStatistics, assemble
+from annlmm.model.statistics import FeatureStatistics, of_residual
 
 Float = NDArray[np.float64]
 
@@ -75,13 +75,6 @@ class RotatedData:
                 "likelihood has no maximum; give more eigenvectors, or fewer repeated observations"
             )
 
-    @cached_property
-    def _rotated_constant(self) -> Float | None:
-        """P1 = P X R⁻¹Qᵀ1 for a low-rank model whose fixed effects span the constant."""
-        if not self.design.spans_constant or self.y is self.py:
-            return None
-        return np.asarray(self.px @ np.linalg.solve(self.design.r_factor, self.design.q.sum(axis=0)))
-
     def scan(self, gamma: float) -> Scan:
         """The tests of features at γ."""
         u = self.response.u
@@ -89,10 +82,13 @@ class RotatedData:
 
     def features(self, pa: Float, a: Float) -> FeatureStatistics:
         """Sufficient statistics of features from P A (r × b) and A (n × b; P A again for a full-rank model)."""
-        if self._rotated_constant is not None:
-            # An offset costs digits; X spans the constant, so that P1 is known and the features may be shifted.
-            pa = pa - np.outer(self._rotated_constant, a[0])
-            a = a - a[0]
+        # An offset, or anything else in the span of X, costs digits: the features are projected themselves, not their sums.
+        if self.design.spans_constant and self.y is not self.py:
+            rotated_ones = self.px @ np.linalg.solve(self.design.r_factor, self.design.q.sum(axis=0))
+            pa, a = pa - np.outer(rotated_ones, a[0]), a - a[0]
+        q = self.design.q.T @ a
+        residual = self.design.residualise(a)
+        keep = self._positive
+        u = residual[keep] if self.y is self.py else pa[keep] - self.px[keep] @ np.linalg.solve(self.design.r_factor, q)
         square = np.einsum("ij,ij->j", a, a)
-        y, q = a.T @ self._my[:, None], self.design.q.T @ a
-        return assemble(pa[self._positive], q, y, square, np.zeros_like(square), self.design, self.space)
+        return of_residual(u, residual, self._my[:, None], square, np.zeros_like(square), self.space)

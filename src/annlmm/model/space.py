@@ -173,8 +173,8 @@ def _decompose(s: Float, angles: Angles, *, full_rank: bool) -> tuple[Float, Flo
     return mu, np.asfortranarray(rotation)
 
 
-def degrees_of_freedom_message(n: int, p: int) -> str:
-    """What to say when nothing is left to estimate the variance from."""
+def degrees_of_freedom_message(n: int, p: int, needed: str = "at least one is needed") -> str:
+    """What to say when too little is left to estimate the variance from."""
 
     def count(k: int, noun: str) -> str:
         return f"{k} {noun}" if k == 1 else f"{k} {noun}s"
@@ -182,7 +182,7 @@ def degrees_of_freedom_message(n: int, p: int) -> str:
     left = n - p
     return (
         f"{count(n, 'observation')} and {count(p, 'fixed effect')} leave {left} degree{'' if left == 1 else 's'} of freedom; "
-        "at least one is needed: drop covariates or add observations"
+        f"{needed}: drop covariates or add observations"
     )
 
 

@@ -95,7 +95,10 @@ def feature_statistics(block: Any, my: Float, design: Design, basis: Basis, spac
         block = shift_columns(block)
     square, total, q, y = _sums(block, my, design)
     grouped = basis.constant_within(block, square)
-    return assemble(basis.project(block), q, y, square, total, design, space, grouped)
+    if sparse.issparse(block):
+        return assemble(basis.project(block), q, y, square, total, design, space, grouped)
+    residual = design.residualise(block)
+    return of_residual(basis.project(residual), residual, my, square, total, space, grouped)
 
 
 def raw_statistics(
@@ -128,12 +131,35 @@ def assemble(
     space: RemlSpace,
     grouped: NDArray[np.bool_] | None = None,
 ) -> FeatureStatistics:
-    """From the raw sums Uᵀa, Qᵀa, yᵀa, Σa², Σa."""
-    centred = square - total**2 / space.n
-    constant = centred <= COLLINEAR_TOLERANCE**2 * square
-    left = square - np.einsum("pj,pj->j", q, q)
+    """From the raw sums Uᵀa, Qᵀa, yᵀa, Σa², Σa: the fixed effects leave by differences, which cost digits."""
+    return _statistics(u - space.angles.t @ q, square - np.einsum("pj,pj->j", q, q), y, square, total, space, grouped)
+
+
+def of_residual(
+    u: Float,
+    residual: Float,
+    my: Float,
+    square: Float,
+    total: Float,
+    space: RemlSpace,
+    grouped: NDArray[np.bool_] | None = None,
+) -> FeatureStatistics:
+    """From ã = Ma itself (n × b) with u = Uᵀã, and Σa², Σa before the projection."""
+    norm = np.einsum("ij,ij->j", residual, residual)
+    return _statistics(u, norm, residual.T @ my, square, total, space, grouped)
+
+
+def _statistics(
+    u: Float,
+    left: Float,
+    y: Float,
+    square: Float,
+    total: Float,
+    space: RemlSpace,
+    grouped: NDArray[np.bool_] | None,
+) -> FeatureStatistics:
+    constant = square - total**2 / space.n <= COLLINEAR_TOLERANCE**2 * square
     collinear = left <= COLLINEAR_TOLERANCE**2 * square
-    u = u - space.angles.t @ q
     outside = np.zeros_like(square) if space.angles.complete else np.maximum(left - np.einsum("rj,rj->j", u, u), 0.0)
     grouped = np.zeros(square.size, dtype=bool) if grouped is None else grouped
     return FeatureStatistics(u, y, left, outside, constant, collinear, grouped)

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from annlmm._settings import logger
 from annlmm._slots.access import boolean_mask, check_adata, check_memory, feature_matrix
 from annlmm._slots.schema import documents
+from annlmm._variants import Variants
 from annlmm.model.eigen import Spectrum, from_factor, from_kernel, from_operator
 from annlmm.pp._store import check_flag, check_kernel_key, store_dense
-from annlmm.pp._variants import Variants
 
 Float = NDArray[np.float64]
 

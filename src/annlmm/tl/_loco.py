@@ -13,12 +13,12 @@ from annlmm._settings import logger
 from annlmm._slots.access import boolean_mask, check_memory, feature_matrix, hint
 from annlmm._slots.fit import StoredNull, scalars_of
 from annlmm._slots.kernel import kernel_entry, read_basis
+from annlmm._variants import Variants
 from annlmm.model.association import Association
 from annlmm.model.basis import DenseBasis
 from annlmm.model.design import make_design
 from annlmm.model.eigen import from_kernel
 from annlmm.model.null import NullModel
-from annlmm.pp._variants import Variants
 from annlmm.tl._scan import Features, ScanOptions, run_scan
 
 Float = NDArray[np.float64]
