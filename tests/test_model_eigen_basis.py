@@ -172,6 +172,7 @@ class TestFromFactor:
         )  # squares of singular values
         np.testing.assert_allclose(dense(by_factor), dense(by_kernel), atol=1e-10)
         assert by_factor.explained == pytest.approx(by_kernel.explained, rel=EIGEN)
+        assert by_factor.n_clipped == 0 or m >= n
 
     def test_rank_deficient_tall_factor(self, rng):
         z = rng.standard_normal((30, 3)) @ rng.standard_normal((3, 10))
@@ -323,6 +324,26 @@ def test_groups_keep_the_variance_between_groups():
     np.testing.assert_array_equal(part.codes, [1, 1, 2, 0, 0])
     np.testing.assert_array_equal(part.eigenvalues, [2, 2, 1])
     assert part.relatedness is None
+
+
+@pytest.mark.parametrize("related", [None, RELATEDNESS], ids=["unrelated", "related"])
+@pytest.mark.parametrize("form", [np.asarray, sparse.csc_matrix, sparse.csc_array])
+def test_constant_within_groups(rng, form, related):
+    """A genotype on cells is; one that varies within groups by one part in 10⁵ is not; a dense basis has no groups."""
+    a = np.column_stack(
+        [
+            np.array([2.0, 0.0, 1.0, 1.0])[CODES],
+            np.array([0.1, 0.7, 1e6, 3.0])[CODES].astype(np.float32),
+            np.array([2.0, 0.0, 1.0, 1.0])[CODES] + 1e-5 * rng.standard_normal(CODES.size),
+            rng.poisson(1.0, CODES.size),
+            np.full(CODES.size, 4.0),
+        ]
+    )
+    square = (a**2).sum(axis=0)
+    got = GroupBasis(CODES, related).constant_within(form(a), square)
+    np.testing.assert_array_equal(got, [True, True, False, False, True])
+    s = from_kernel(oracle.group_kernel(CODES))
+    assert not DenseBasis(s.u, s.eigenvalues).constant_within(form(a), square).any()
 
 
 def test_relatedness_that_is_no_covariance_is_named():

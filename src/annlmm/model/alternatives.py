@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from annlmm.model.association import Scan
 from annlmm.model.rotated import RotatedData
+from annlmm.model.statistics import FeatureStatistics
 
 Float = NDArray[np.float64]
 COLUMNS = ("beta", "sigma_sq", "chi_sq", "p_value", "standard_error")
@@ -29,17 +30,29 @@ def alternatives_table(data: RotatedData, scan: Scan, pa: NDArray[Any], a: NDArr
 
 
 def _block(data: RotatedData, scan: Scan, pa: NDArray[Any], a: NDArray[Any] | None) -> Float:
-    """The five columns of one block."""
-    pa = np.array(pa, dtype=np.float64, order="C")
-    a = pa if a is None else np.array(a, dtype=np.float64, order="C")
-    # One bad value makes one bad feature: its columns are zeroed for the products and NaN in the table.
-    bad = ~(np.isfinite(pa).all(axis=0) & np.isfinite(a).all(axis=0))
-    pa[:, bad] = 0.0
-    a[:, bad] = 0.0
-    result = scan.test(data.features(pa, a), "lrt")
-    table = np.stack([getattr(result, name) for name in COLUMNS], axis=1)
-    table[bad] = np.nan
+    """The five columns of one block: as it is, then once more with care for the features that this leaves unsettled."""
+    rotated = np.asarray(pa, dtype=np.float64)
+    features = rotated if a is None else np.asarray(a, dtype=np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        sums, unsettled = data.raw_features(rotated, features)
+        table = _columns(scan, sums)
+    unsettled |= ~np.isfinite(table[:, 0])
+    again = np.flatnonzero(unsettled)
+    if again.size:
+        rotated, features = rotated[:, again], features[:, again]
+        # One bad value makes one bad feature: its columns are zeroed for the products and NaN in the table.
+        bad = ~(np.isfinite(rotated).all(axis=0) & np.isfinite(features).all(axis=0))
+        rotated = np.where(bad, 0.0, rotated)
+        features = rotated if a is None else np.where(bad, 0.0, features)
+        part = _columns(scan, data.features(rotated, features))
+        part[bad] = np.nan
+        table[again] = part
     return table
+
+
+def _columns(scan: Scan, features: FeatureStatistics) -> Float:
+    result = scan.test(features, "lrt")
+    return np.stack([getattr(result, name) for name in COLUMNS], axis=1)
 
 
 def is_lazy(value: Any) -> bool:

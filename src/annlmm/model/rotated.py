@@ -13,7 +13,7 @@ from annlmm.model.design import Design
 from annlmm.model.profile import Profile, make_profile
 from annlmm.model.response import Response, residual_of, rotated_response
 from annlmm.model.space import RemlSpace, make_space
-from annlmm.model.statistics import FeatureStatistics, of_residual
+from annlmm.model.statistics import UNSETTLED, FeatureStatistics, assemble, of_residual
 
 Float = NDArray[np.float64]
 
@@ -79,6 +79,13 @@ class RotatedData:
         """The tests of features at γ."""
         u = self.response.u
         return make_scan(self.space, u, max(self.response.my_sq - float(u @ u), 0.0), gamma)
+
+    def raw_features(self, pa: Float, a: Float) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
+        """`features` from sums over the block as it is, and which of them this leaves unsettled (as `raw_statistics`)."""
+        q, y = self.design.q.T @ a, a.T @ self._my[:, None]
+        square = np.einsum("ij,ij->j", a, a)
+        features = assemble(pa[self._positive], q, y, square, np.zeros_like(square), self.design, self.space)
+        return features, ~(features.norm > UNSETTLED * square)
 
     def features(self, pa: Float, a: Float) -> FeatureStatistics:
         """Sufficient statistics of features from P A (r × b) and A (n × b; P A again for a full-rank model)."""
