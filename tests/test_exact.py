@@ -249,3 +249,59 @@ def test_refit_options_are_checked() -> None:
     ):
         with pytest.raises(ValueError, match=re.escape(message)):
             al.tl.associate(adata, **options)
+
+
+@pytest.mark.parametrize(("seed", "h_sq"), [(2, 0.8), (0, 0.6), (5, 0.9)])
+def test_likelihood_ratio_with_a_centred_kernel_takes_interior_optima(seed: int, h_sq: float) -> None:
+    """The full likelihood of a centred kernel under an intercept has no bound as h² → 1: its end is no optimum."""
+    adata = al.datasets.gwas_cohort(n_obs=300, n_vars=400, h_sq=h_sq, rng=seed)
+    al.pp.kernel_grm(adata)
+    al.tl.fit_null(adata, "phenotype", covariates="~ age + C(sex)")
+    al.tl.associate(adata, test="lrt", variance="refit", key_added="lrt")
+    al.tl.associate(adata, variance="refit", key_added="wald")
+    assert (adata.var["lrt_h_sq"] < 0.999).all()
+    # The tests differ by REML against ML and F against χ²: a few percent in −log10 p at n = 300.
+    np.testing.assert_allclose(
+        adata.var["lrt_neg_log10_p_value"], adata.var["wald_neg_log10_p_value"], rtol=0.15, atol=0.02
+    )
+
+
+def test_full_likelihood_without_a_maximum_is_refused_by_score_and_lrt() -> None:
+    adata = al.datasets.gwas_cohort(n_obs=300, n_vars=400, h_sq=0.9, rng=1)
+    al.pp.kernel_grm(adata)
+    al.tl.fit_null(adata, "phenotype", covariates="~ age + C(sex)")
+    adata.obs["steep"] = adata.obs["lmm_blup"] + 1e-3 * adata.obs["lmm_residual"]
+    al.tl.fit_null(adata, "steep", key_added="steep")
+    for options in ({"test": "score"}, {"test": "lrt", "variance": "refit"}):
+        with pytest.raises(ValueError, match="phenotype 'steep': the full likelihood has no maximum.*test='wald'"):
+            al.tl.associate(adata, "steep", **options)
+    assert not [name for name in adata.var if name.startswith("steep")]
+
+
+def test_least_squares_has_nothing_to_refit() -> None:
+    adata, *_ = problem(11, "low")
+    al.tl.fit_null(adata, "y", kernel=None)
+    al.tl.associate(adata, key_added="null")
+    for variance in ("refit", "screen"):
+        al.tl.associate(adata, variance=variance)
+        np.testing.assert_array_equal(adata.var["lmm_p_value"], adata.var["null_p_value"])
+        assert not adata.var["lmm_refit"].any()
+
+
+def test_one_imputed_or_mislabelled_cell_does_not_change_the_degrees_of_freedom() -> None:
+    rng = np.random.default_rng(12)
+    codes, y = cells(rng, 12, 0.3)
+    genotype = rng.binomial(2, 0.5, 12).astype(float)[codes]
+    missing, mislabelled = genotype.copy(), genotype.copy()
+    missing[7], mislabelled[7] = np.nan, 2 - genotype[7]
+    adata = AnnData(np.column_stack([genotype, missing, mislabelled, rng.standard_normal(codes.size)]))
+    adata.obs["donor"], adata.obs["y"] = [f"d{c}" for c in codes], y
+    al.pp.kernel_group(adata, "donor")
+    al.tl.fit_null(adata, "y")
+    for variance in ("null", "refit"):
+        al.tl.associate(adata, variance=variance)
+        df = al.get.association(adata)["df"].to_numpy()
+        # One cell in hundreds brings a little information of its own, and so a few degrees of freedom.
+        assert 7 < df[0] < 12
+        assert (df[1:3] < 20).all()
+        assert df[3] == codes.size - 2

@@ -146,8 +146,12 @@ class TestConstruction:
 
     def test_round_off_of_the_eigenvalues_is_zero(self, full):
         s = full.s.copy()
-        s[0] = -1e-12
+        s[0] = -1e-9
         assert al.LinearMixedModel(full.model.py, full.model.px, s).s[0] == 0.0
+        assert al.LinearMixedModel(full.model.py, full.model.px, s * 1e6).s[0] == 0.0  # relative to the largest
+        s[0] = -1e-6
+        with pytest.raises(ValueError, match="s: 1 negative eigenvalues"):
+            al.LinearMixedModel(full.model.py, full.model.px, s)
 
     def test_zero_eigenvalues_of_a_full_rank_model(self):
         """K of rank r with all n eigenvectors is the low-rank model."""
@@ -655,6 +659,21 @@ class TestAlternatives:
         beta, _, _, _, chi_sq, _ = oracle.associate(example.y, example.x, example.k, example.a, np.exp(log_gamma))
         np.testing.assert_allclose(got["beta"], beta, rtol=1e-7)
         np.testing.assert_allclose(got["chi_sq"], chi_sq, rtol=1e-6, atol=1e-10)
+
+    def test_without_an_intercept(self, example):
+        """Nothing may be shifted then: a constant is a feature, and an offset is part of one."""
+        x, rest = example.x[:, 1:], ()
+        if example.low:
+            rest = (example.y, x)
+        model = al.LinearMixedModel(example.p @ example.y, example.p @ x, example.s, *rest)
+        model.fit(log_gamma=0.5)
+        a = example.a + 2.0
+        a[:, 3] = 1.0
+        got = example.alternatives(model, a)
+        beta, se, _, _, chi_sq, _ = oracle.associate(example.y, x, example.k, a, np.exp(0.5))
+        np.testing.assert_allclose(got["beta"], beta, rtol=1e-9)
+        np.testing.assert_allclose(got["standard_error"], se, rtol=1e-9)
+        np.testing.assert_allclose(got["chi_sq"], chi_sq, rtol=1e-8, atol=1e-11)
 
     def test_blocks_change_nothing(self, example, monkeypatch):
         example.model.fit()

@@ -140,6 +140,16 @@ def test_the_triangular_path_is_taken_where_it_pays():
     assert engine(*data("full")[:2], KINDS["full"][1], 1e9).triangular is None  # the factor would lose digits
 
 
+@pytest.mark.parametrize("panel", [1, 7, 36, 50])
+def test_panels_of_the_triangular_product(panel, monkeypatch):
+    """A factor of more rows than a panel has: every panel begins at its diagonal."""
+    y, x, k, basis, a = data("full")
+    monkeypatch.setattr("annlmm.model.triangular.PANEL", panel)
+    made = engine(y, x, basis, 0.7)
+    assert made.triangular is not None
+    assert_oracle(made.test(a)[0], y, x, k, a, 0.7, 1e-10)
+
+
 @pytest.mark.parametrize("kind", ["full", "low", "related"])
 def test_more_covariates_than_eigenvectors(kind):
     y, x, k, basis, a = data(kind, p=9)

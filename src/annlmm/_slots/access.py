@@ -120,7 +120,7 @@ def boolean_mask(adata: AnnData, mask: Any, axis: str, argument: str) -> NDArray
         array = array.astype(bool)
     if array.dtype != bool:
         raise TypeError(
-            f"{argument}: must be boolean, without missing values, received dtype {getattr(values, 'dtype', array.dtype)}; compare first, e.g. adata.{axis}['x'] == 'a'"
+            f"{argument}: must be boolean, without missing values, received dtype {getattr(values, 'dtype', array.dtype)}; compare first, e.g. adata.{axis}['x'] == 'a', or adata.{axis}_names.isin([...]) for names"
         )
     if array.shape != (size,):
         raise ValueError(
@@ -167,7 +167,7 @@ def numeric(values: Any, name: str) -> NDArray[np.float64]:
             if converted.notna().sum() == series.notna().sum() and not any(isinstance(v, str) for v in series):
                 return np.asarray(converted.to_numpy(dtype=np.float64))
         raise TypeError(
-            f"{name}: must be numeric, received dtype {series.dtype}; convert it, e.g. with pandas.to_numeric"
+            f"{name}: must be numeric, received dtype {series.dtype}; make numbers of it, e.g. (column == 'level').astype(float)"
         )
     if series.dtype.kind == "c":
         raise TypeError(f"{name}: must be real, received dtype {series.dtype}")

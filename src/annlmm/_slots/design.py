@@ -41,6 +41,11 @@ def read_phenotypes(adata: AnnData, phenotype: Any) -> Phenotypes:
                 )
             columns = [_finite(numeric(frame[c], f"phenotype {c!r}"), f"phenotype {c!r}") for c in frame.columns]
             return Phenotypes(tuple(map(str, frame.columns)), np.stack(columns, axis=1))
+        if phenotype in adata.var_names:
+            raise KeyError(
+                f"phenotype={phenotype!r}: is a feature, not a column of adata.obs; copy it first: "
+                f"adata.obs[{phenotype!r}] = adata.obs_vector({phenotype!r})"
+            )
         raise KeyError(
             f"phenotype={phenotype!r}: neither a column of adata.obs nor a key of adata.obsm; {hint(phenotype, [*adata.obs.columns, *adata.obsm])}"
         )
@@ -119,6 +124,12 @@ def read_covariates(adata: AnnData, covariates: Any) -> Covariates:
         if not formula.startswith("~"):
             raise ValueError(
                 f"covariates={covariates!r}: a formula has no left-hand side here, the phenotype is its own argument; start it with '~'"
+            )
+        random = re.search(r"\([^()|]*\|\s*(\w+)\s*\)", formula)
+        if random:
+            raise ValueError(
+                f"covariates={formula!r}: {random.group()} is a random effect; make it the kernel, "
+                f"al.pp.kernel_group(adata, {random.group(1)!r}), and leave it out of the formula"
             )
         variables = _variables(adata, formula)
         return Covariates((), formula, variables, _complete(adata, variables))

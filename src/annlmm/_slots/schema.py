@@ -141,19 +141,18 @@ def fields_of(owner: str) -> tuple[Field, ...]:
     return tuple(field for field in FIELDS if field.owner == owner)
 
 
-def documents(owner: str, placeholder: str = "{fields}") -> Callable[[Function], Function]:
-    """Put the table of an owner's fields where its docstring says `{fields}`."""
+def documents(owner: str, *, without: str = "(none)") -> Callable[[Function], Function]:
+    """Put the table of an owner's fields where its docstring says `{fields}`, less those whose meaning says `without`."""
 
     def decorate(function: Function) -> Function:
         if function.__doc__:
-            lines = [f"`.{f.slot}`{_inside(f)} : {f.dtype}\n        {f.doc}." for f in fields_of(owner)]
-            function.__doc__ = function.__doc__.replace(placeholder, "\n    ".join(lines))
+            fields = [f for f in fields_of(owner) if without not in f.doc]
+            lines = [f"``.{f.slot}{_inside(f)}`` : {f.dtype}\n        {f.doc}." for f in fields]
+            function.__doc__ = function.__doc__.replace("{fields}", "\n    ".join(lines))
         return function
 
     return decorate
 
 
 def _inside(field: Field) -> str:
-    if field.slot == "uns":
-        return f"``[key]['{field.name}']``"
-    return f"``['{field.name}']``"
+    return f"[key]['{field.name}']" if field.slot == "uns" else f"['{field.name}']"

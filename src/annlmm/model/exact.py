@@ -13,7 +13,7 @@ from annlmm.model.hypothesis import chi_square_log_sf, log_f_sf
 from annlmm.model.profile import LOG_2PI, make_profile
 from annlmm.model.refit import Refitter, make_refitter
 from annlmm.model.response import Response
-from annlmm.model.search import minimise
+from annlmm.model.search import bounded_minimum
 from annlmm.model.space import RemlSpace
 from annlmm.model.statistics import FeatureStatistics
 
@@ -90,6 +90,7 @@ class ExactScan:
         }
         status[~bad & ((fit.gamma == 0) | at_one)] = BOUNDARY
         status[~bad & ~fit.converged] = NOT_CONVERGED
+        bad |= np.isnan(fit.gamma)
         return Association(**{k: np.where(bad, np.nan, x) for k, x in values.items()}, refit=~bad, status=status)
 
     def _grouped_df(
@@ -107,10 +108,11 @@ class ExactScan:
         return contrast_df(grouped, self.space.mu, self.space.df_residual, gamma[chosen], observed)
 
 
-def make_exact_scan(space: RemlSpace, response: Response, *, reml: bool) -> ExactScan:
+def make_exact_scan(space: RemlSpace, response: Response, *, reml: bool, name: str = "phenotype") -> ExactScan:
     """The refit of one response: REML (Wald) or ML (likelihood ratio, with the null's maximum)."""
     refitter = make_refitter(space, response.y_tilde, response.rest, reml=reml)
-    null_value = np.nan if reml else minimise(make_profile(space, response.y_tilde, response.rest, reml=False)).value
+    profile = make_profile(space, response.y_tilde, response.rest, reml=False)
+    null_value = np.nan if reml else bounded_minimum(profile, name).value
     return ExactScan(space, refitter, null_value)
 
 

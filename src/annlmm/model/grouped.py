@@ -1,4 +1,4 @@
-"""Features that are constant within groups (a genotype, a treatment arm) tested over cells under a group kernel.
+"""Features that vary between groups alone (a genotype, a treatment arm), or mostly, tested over cells under a group kernel.
 
 What is learnt about their error comes from the D groups, not from the n cells: n − p − 1 degrees of freedom are wrong in both
 directions (at the null's γ the test has a quarter of its size at 1e-4 with 50 groups, at a refitted γ nearly four times).

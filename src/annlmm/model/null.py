@@ -15,7 +15,7 @@ from annlmm.model.gls import make_gls
 from annlmm.model.profile import Profile, make_profile
 from annlmm.model.response import Response, make_response, residual_of
 from annlmm.model.satterthwaite import satterthwaite_df, variance_information
-from annlmm.model.search import log_gamma_grid, minimise
+from annlmm.model.search import bounded_minimum
 from annlmm.model.space import RemlSpace, check_identifiable, make_space
 from annlmm.model.variance_test import RlrtNull, VarianceNull, make_variance_null
 
@@ -141,8 +141,8 @@ class NullModel:
         if not self.space.full and self.space.k and response.rest < 1e-12 * response.my_sq:
             raise ValueError(
                 f"{name}: constant within the groups of {self.kernel!r} (or in the span of its {self.space.k} eigenvectors), so that "
-                "nothing is left for the residual; test its effect on features that vary within groups with `tl.differential`, "
-                "or fit it on one row per group"
+                "nothing is left for the residual; fit it on one row per group (aggregate first), or turn the question round: "
+                "test its effect on each feature (`tl.differential`, in a later release)"
             )
         return response
 
@@ -164,17 +164,16 @@ class NullModel:
         response = self.response(y, name=name)
         profile = self.profile(response)
         if gamma is None:
-            found = minimise(profile)
-            if found.gamma == 0 and unbounded(profile):
-                raise ValueError(
-                    f"{name}: the full likelihood has no maximum, it grows without bound as h² → 1 (a centred kernel "
-                    "leaves the residual nothing along the constant, which the intercept takes); use reml=True"
-                )
+            found = bounded_minimum(profile, name)
             gamma_hat, value = found.gamma, found.value
             status = found.status if self.space.k else "ok"
         else:
             gamma_hat, status = check_gamma(gamma, self.space), "ok"
             value = profile.value(gamma_hat)
+            if np.isinf(gamma_hat) and not profile.at_one:
+                raise ValueError(
+                    "gamma: infinite (h² = 1) has no full likelihood here, it grows without bound towards it; use reml=True"
+                )
         fixed = gamma is not None
         se_log_gamma = (
             np.nan
@@ -229,14 +228,6 @@ class NullModel:
         return blup, error - blup
 
 
-def unbounded(profile: Profile) -> bool:
-    """Whether f falls without end as γ → ∞: nothing of y, but a part of the determinant, is outside K (ML only)."""
-    if profile.at_one or not profile.full or not profile.mu.size:
-        return False
-    end = float(log_gamma_grid(profile.mu)[-1])
-    return profile.log_derivatives(end)[0] < 0 and profile.value(float(np.exp(end))) < profile.value(0.0)
-
-
 def check_gamma(gamma: float, space: RemlSpace) -> float:
     """A γ that was given: 0.0 and ∞ are values like any other, where the model has them."""
     if not isinstance(gamma, (int, float, np.integer, np.floating)) or isinstance(gamma, bool):
@@ -273,6 +264,7 @@ def fixed_effects(
 ) -> tuple[Float, Float, Float]:
     """β̂, its covariance and Satterthwaite degrees of freedom in the columns of X."""
     gls = make_gls(space, gamma)
+    at_boundary = gamma == 0 or bool(np.isinf(gamma))
     gamma = gls.gamma
     tau_sq = profile.rss(gamma) / profile.n_effective
     beta = np.asarray(np.linalg.solve(design.r_factor, response.q_y + gls.solve_q(response.u, space)))
@@ -286,6 +278,6 @@ def fixed_effects(
     by_sigma = (t.T * (s * w**2)) @ t
     by_tau = (t.T * w**2) @ t + space.angles.complement
     gradient = np.stack([np.einsum("im,ij,jm->m", loadings, d, loadings) for d in (by_sigma, by_tau)], axis=1)
-    information = variance_information(profile, gamma * tau_sq, tau_sq, at_boundary=gamma == 0)
+    information = variance_information(profile, gamma * tau_sq, tau_sq, at_boundary=at_boundary)
     df = satterthwaite_df(tau_sq * np.diagonal(unscaled), gradient, information, space.df_residual)
     return beta, tau_sq * unscaled, np.minimum(df, space.df_residual)

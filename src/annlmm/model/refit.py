@@ -36,7 +36,7 @@ class Refit:
     Attributes
     ----------
     gamma
-        In [0, ∞].
+        In [0, ∞]; NaN where the likelihood has no maximum.
     a, b, c
         A, B and C at it (in units of K, times γ, where γ = ∞).
     value
@@ -71,6 +71,10 @@ class Refitter:
         Whether log A counts.
     grid
         Nodes of log γ.
+    full
+        Whether h² = 1 has a finite likelihood.
+    unbounded
+        Whether the likelihood grows without end as h² → 1 (ML with a centred kernel): only an interior optimum counts.
     """
 
     mu: Float
@@ -81,6 +85,7 @@ class Refitter:
     reml: bool
     grid: Float
     full: bool
+    unbounded: bool
 
     def fit(self, features: Float, outside: Float, cross: Float) -> Refit:
         """Maximise the likelihood for each column of `features` (k × b), with c_aa (b) and c_ay (b)."""
@@ -98,7 +103,7 @@ class Refitter:
         # Rows of features are contiguous per feature in the loops below.
         _refine(
             np.ascontiguousarray(features.T), self.y, self.mu, self.logdet, self.logdet is self.mu, outside, cross, self.rest,
-            float(self.n_effective), self.reml, self.full, self.grid, np.ascontiguousarray(values.T), out,
+            float(self.n_effective), self.reml, self.full, self.unbounded, self.grid, np.ascontiguousarray(values.T), out,
         )  # fmt: skip
         gamma, a, b, c, value, converged = out
         return Refit(gamma, a, b, c, value, converged > 0)
@@ -110,7 +115,8 @@ def make_refitter(space: RemlSpace, y_tilde: Float, rest: float, *, reml: bool) 
     logdet = space.mu if reml else space.eigenvalues
     n_effective = space.df_residual - 1 if reml else space.n
     full = space.full and (reml or space.eigenvalues.size == space.n)
-    return Refitter(space.mu, y_tilde, 0.0 if space.full else rest, logdet, n_effective, reml, grid, full)
+    unbounded = space.full and not full
+    return Refitter(space.mu, y_tilde, 0.0 if space.full else rest, logdet, n_effective, reml, grid, full, unbounded)
 
 
 @njit(nogil=True, cache=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
@@ -192,7 +198,7 @@ def _objective(a, y, mu, logdet, outside, cross, rest, n_effective, reml, t, sum
 
 
 @njit(nogil=True, cache=True)
-def _refine(features, y, mu, logdet, same, outside, cross, rest, n_effective, reml, full, grid, values, out):  # type: ignore[no-untyped-def]
+def _refine(features, y, mu, logdet, same, outside, cross, rest, n_effective, reml, full, unbounded, grid, values, out):  # type: ignore[no-untyped-def]
     """Every minimum of the grid by Newton with bisection; the best of them and of the ends h² = 0 and h² = 1."""
     sums, det = np.empty(9), np.empty(3)
     nodes = grid.size
@@ -201,6 +207,10 @@ def _refine(features, y, mu, logdet, same, outside, cross, rest, n_effective, re
         best = np.inf
         for g in range(nodes):
             lower_edge, upper_edge = g == 0, g == nodes - 1
+            if upper_edge and unbounded:
+                continue
+            if upper_edge and unbounded:
+                continue
             if not lower_edge and not values[j, g] <= values[j, g - 1]:
                 continue
             if not upper_edge and not values[j, g] <= values[j, g + 1]:
@@ -251,6 +261,8 @@ def _refine(features, y, mu, logdet, same, outside, cross, rest, n_effective, re
         if value <= best:
             best = value
             out[0, j], out[1, j], out[2, j], out[3, j], out[4, j], out[5, j] = 0.0, s_a, s_b, s_c, value, 1.0
+        if unbounded and out[0, j] == 0.0 and values[j, nodes - 1] < best:
+            out[0, j], out[5, j] = np.nan, 0.0
         if full:
             s_a = s_b = s_c = 0.0
             value = 0.0

@@ -20,7 +20,7 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class VarianceInformation:
-    """Observed and expected information on (σ², τ²), 2 × 2 each, and whether σ² sits on its boundary."""
+    """Observed and expected information on (σ², τ²), 2 × 2 each, and whether σ² or τ² sits on its boundary."""
 
     observed: Float
     expected: Float
@@ -59,7 +59,7 @@ def variance_information(profile: Profile, sigma_sq: float, tau_sq: float, *, at
 def satterthwaite_df(variance: Float, gradient: Float, information: VarianceInformation, df_residual: int) -> Float:
     """ν of several contrasts.
 
-    The observed information in the interior (lmerTest's ν to all digits). The expected one on the boundary σ² = 0,
+    The observed information in the interior (lmerTest's ν to all digits). The expected one on a boundary, σ² = 0 or τ² = 0,
     where the observed matrix is not positive definite, and where ν comes out ≤ 0: lmerTest's jump to n − p at the
     boundary is anticonservative for few groups.
 

@@ -135,6 +135,25 @@ def minimise(
     return SearchResult(best.gamma, best.value, best.converged, best.boundary, n_evaluations)
 
 
+def bounded_minimum(profile: Profile, name: str = "phenotype") -> SearchResult:
+    """`minimise` over everything; an error where the likelihood has no maximum."""
+    found = minimise(profile)
+    if found.gamma == 0 and unbounded(profile):
+        raise ValueError(
+            f"{name}: the full likelihood has no maximum, it grows without bound as h² → 1 (a centred kernel leaves the "
+            "residual nothing along the constant, which the intercept takes); use reml=True, and test='wald'"
+        )
+    return found
+
+
+def unbounded(profile: Profile) -> bool:
+    """Whether f falls without end as γ → ∞: nothing of y, but a part of the determinant, is outside K (ML only)."""
+    if profile.at_one or not profile.full or not profile.mu.size:
+        return False
+    end = float(log_gamma_grid(profile.mu)[-1])
+    return profile.log_derivatives(end)[0] < 0 and profile.value(float(np.exp(end))) < profile.value(0.0)
+
+
 def _root(
     derivatives: Callable[[float], tuple[float, float]], low: float, high: float, tol: float, maxiter: int
 ) -> tuple[float, int, bool]:

@@ -41,7 +41,7 @@ class FeatureStatistics:
     constant, collinear
         Per feature: no variation; a linear combination of the fixed effects.
     grouped
-        Per feature: constant within the groups of a group kernel.
+        Per feature: constant, or nearly so, within the groups of a group kernel.
     """
 
     u: Float

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 def phenotype_names(adata: AnnData, key: str) -> list[str] | None:
     """Return the names of the phenotypes of `key`, or None when its results are columns of `.var`."""
+    from annlmm._slots.access import check_adata
+
+    check_adata(adata)
     if f"{key}_p_value" in adata.var or f"{key}_p_value" not in adata.varm:
         return None
     fit = adata.uns.get(key, {})

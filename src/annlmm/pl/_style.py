@@ -32,9 +32,12 @@ SUGGESTIVE = "#8c8c8c"
 
 def get_axes(ax: Axes | None, figsize: tuple[float, float]) -> Axes:
     """Return `ax`, or the axes of a new figure whose layout never clips a label."""
-    if ax is not None:
-        return ax
     import matplotlib.pyplot as plt
+
+    if ax is not None:
+        if not hasattr(ax, "plot"):
+            raise TypeError(f"ax: must be matplotlib Axes, received {type(ax).__name__}; e.g. plt.subplots()[1]")
+        return ax
 
     return plt.subplots(figsize=figsize, layout="constrained")[1]
 

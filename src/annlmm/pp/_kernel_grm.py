@@ -16,7 +16,7 @@ from annlmm.pp._store import check_flag, check_kernel_key, store_dense
 Float = NDArray[np.float64]
 
 
-@documents("kernel")
+@documents("kernel", without="(groups)")
 def kernel_grm(
     adata: AnnData,
     mask_var: Any = None,

@@ -14,7 +14,7 @@ from annlmm.pp._kernel_precomputed import aligned
 from annlmm.pp._store import check_flag, check_kernel_key
 
 
-@documents("kernel")
+@documents("kernel", without="(dense)")
 def kernel_group(
     adata: AnnData,
     groupby: str,

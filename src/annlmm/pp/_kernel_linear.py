@@ -10,7 +10,7 @@ from annlmm.model.eigen import from_factor
 from annlmm.pp._store import check_flag, check_kernel_key, store_dense
 
 
-@documents("kernel")
+@documents("kernel", without="(groups)")
 def kernel_linear(
     adata: AnnData,
     obsm: str,

@@ -13,7 +13,7 @@ from annlmm.model.eigen import from_kernel
 from annlmm.pp._store import check_flag, check_kernel_key, store_dense
 
 
-@documents("kernel")
+@documents("kernel", without="(groups)")
 def kernel_precomputed(
     adata: AnnData,
     kernel: Any,

@@ -60,8 +60,8 @@ def associate(
     threshold
         p-value below which 'screen' refits.
     df
-        Degrees of freedom of the Wald test of features that are constant within the groups of a group kernel (a genotype or
-        a treatment of the donor, over cells): 'satterthwaite', which follow the number of groups, or 'residual', the n−p−1
+        Degrees of freedom of the Wald test of features that vary mostly between the groups of a group kernel (a genotype or
+        a treatment of the donor, over cells, also with a few imputed cells): 'satterthwaite', which follow the number of groups, or 'residual', the n−p−1
         of all other features, whose size is wrong for them in both directions (for comparison with other programs).
     loco
         Column of `.var` with the chromosome: each chromosome is tested at a null model of its own, with the kernel of the

@@ -148,6 +148,11 @@ def fit_null(
     for f in done:
         if f.fit.status == "not_converged":
             logger.warning(f"fit_null: {f.name}: {MESSAGES['not_converged']}")
+        if kernel is None:
+            logger.info(
+                f"fit_null: {f.name} on {f.rows.size} of {adata.n_obs} observations, {len(terms)} fixed effects, least squares"
+            )
+            continue
         se = "" if np.isnan(f.fit.h_sq_standard_error) else f" ± {f.fit.h_sq_standard_error:.4f}"
         logger.info(
             f"fit_null: {f.name} on {f.rows.size} of {adata.n_obs} observations, {len(terms)} fixed effects, kernel {kernel!r} of rank "

@@ -21,7 +21,7 @@ from annlmm.model.null import NullModel
 from annlmm.model.parallel import map_blocks
 from annlmm.model.response import residual_of
 from annlmm.model.scan import ScanEngine
-from annlmm.model.search import minimise
+from annlmm.model.search import bounded_minimum
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def run_scan(
         scans,
         exact,
         test=options.test,
-        variance=options.variance,
+        variance=options.variance if model.basis.rank else "null",  # least squares has no γ to estimate
         threshold=options.threshold,
         grouped_df=options.df == "satterthwaite",
     )
@@ -98,9 +98,9 @@ def _scans(
     )
     for j in members:
         y = stored.y[rows, j]
-        gamma = float(gammas[j])
+        gamma, name = float(gammas[j]), f"phenotype {stored.names[j]!r}"
         if likelihood is not model and not stored.gamma_fixed:
-            gammas[j] = minimise(likelihood.profile(likelihood.response(y))).gamma
+            gammas[j] = bounded_minimum(likelihood.profile(likelihood.response(y)), name).gamma
         my, _ = residual_of(y, model.design)
         u = model.basis.project(my)
         rest = my - model.basis.expand(u)
@@ -111,8 +111,8 @@ def _scans(
             scan = make_scan(model.space, u, float(rest @ rest), float(gammas[j]))
         scans.append(scan)
         residuals.append(my)
-        if options.variance != "null" or isinstance(model.basis, GroupBasis):
-            exact.append(make_exact_scan(model.space, model.response(y), reml=options.test == "wald"))
+        if model.basis.rank and (options.variance != "null" or isinstance(model.basis, GroupBasis)):
+            exact.append(make_exact_scan(model.space, model.response(y), reml=options.test == "wald", name=name))
     return scans, exact, np.stack(residuals, axis=1)
 
 
