@@ -195,3 +195,10 @@ def test_no_columns():
 def test_more_columns_than_rows(rng):
     with pytest.raises(ValueError, match="covariates: 5 columns for 4 rows; drop covariates or add observations"):
         make_design(rng.standard_normal((4, 5)))
+
+
+def test_one_dimension_is_refused():
+    with pytest.raises(
+        ValueError, match=r"covariates: must have two dimensions, rows and columns, received shape \(30,\)"
+    ):
+        make_design(np.ones(30))

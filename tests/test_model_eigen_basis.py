@@ -358,3 +358,8 @@ def test_group_projection_is_exact_for_counts():
     sums = np.array([a[d == CODES].sum(axis=0) for d in range(4)])
     np.testing.assert_array_equal(basis.project(a), sums / np.sqrt([[3], [3], [4], [4]]))
     np.testing.assert_array_equal(basis.project(sparse.csc_matrix(a)), basis.project(a))
+
+
+def test_no_kernel_restricts_to_no_kernel():
+    part = no_kernel(5).restrict(np.array([0, 3]))
+    assert (part.n, part.rank) == (2, 0)

@@ -69,10 +69,6 @@ def dask_alternatives(data: RotatedData, scan: Scan, pa: Any, a: Any, partition_
             "features in dask or zarr arrays need dask; install it with: pip install 'annlmm[lazy]'"
         ) from error
 
-    if partition_size is not None and (
-        isinstance(partition_size, bool) or not isinstance(partition_size, (int, np.integer)) or partition_size < 1
-    ):
-        raise ValueError(f"partition_size: must be a positive number of features, received {partition_size!r}")
     arrays = []
     for name, value, width in (("pa", pa, data.s.size), ("a", a, data.y.size)):
         if value is None:

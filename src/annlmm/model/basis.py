@@ -100,6 +100,8 @@ class DenseBasis(Basis):
     def restrict(self, kept: Index) -> DenseBasis:
         if np.array_equal(kept, np.arange(self.n)):
             return self
+        if not self.rank:
+            return no_kernel(kept.size)
         return restrict_rows(self.u[kept], self.s, centered=self.centered)
 
 

@@ -76,10 +76,18 @@ def check_bounds(bounds: tuple[float, float]) -> tuple[float, float]:
 
 def check_steps(tol: float, maxiter: int) -> None:
     """A positive tolerance and number of steps."""
-    if isinstance(tol, bool) or not isinstance(tol, (int, float, np.number)) or not tol > 0:
+    if isinstance(tol, bool) or not isinstance(tol, (int, float, np.integer, np.floating)) or not tol > 0:
         raise ValueError(f"tol: must be a positive number, received {tol!r}")
     if isinstance(maxiter, bool) or not isinstance(maxiter, (int, np.integer)) or maxiter < 1:
         raise ValueError(f"maxiter: must be a positive whole number, received {maxiter!r}")
+
+
+def check_partition_size(partition_size: int | None) -> None:
+    """A positive number of features, or None."""
+    if partition_size is None:
+        return
+    if isinstance(partition_size, bool) or not isinstance(partition_size, (int, np.integer)) or partition_size < 1:
+        raise ValueError(f"partition_size: must be a positive number of features, received {partition_size!r}")
 
 
 def eigenvalue_array(name: str, value: ArrayLike) -> Float:

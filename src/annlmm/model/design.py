@@ -75,7 +75,9 @@ def make_design(x: Float, names: Sequence[str] | None = None, *, argument: str =
     ValueError
         If `x` is not finite, has no column, has a zero column, or is rank deficient (the columns are named).
     """
-    x = np.array(x, dtype=np.float64, order="F", ndmin=2)
+    if np.ndim(x) != 2:
+        raise ValueError(f"{argument}: must have two dimensions, rows and columns, received shape {np.shape(x)}")
+    x = np.array(x, dtype=np.float64, order="F")
     n, p = x.shape
     names = tuple(names) if names is not None else tuple(f"x{j}" for j in range(p))
     if p == 0:

@@ -13,6 +13,7 @@ from scipy.optimize import OptimizeResult
 from annlmm.model.alternatives import alternatives_table, dask_alternatives, is_lazy
 from annlmm.model.checks import (
     check_bounds,
+    check_partition_size,
     check_steps,
     eigenvalue_array,
     factor_rotation,
@@ -316,6 +317,7 @@ class LinearMixedModel:
                 else "a: not used by a full-rank model, pass P A alone"
             )
         scan = self._data.scan(self.gamma)
+        check_partition_size(partition_size)
         if is_lazy(pa) or is_lazy(a):
             return dask_alternatives(self._data, scan, pa, a, partition_size)
         pa = feature_array("pa", pa)

@@ -128,9 +128,6 @@ def minimise(
             if inward:
                 gamma = float(np.exp(t))
                 candidates.append(SearchResult(gamma, profile.value(gamma), True, True, 0))
-        if not candidates:  # bounds of zero width
-            gamma = float(np.exp(bounds[0]))
-            candidates.append(SearchResult(gamma, profile.value(gamma), True, True, 0))
     best = min(candidates, key=lambda c: c.value)
     return SearchResult(best.gamma, best.value, best.converged, best.boundary, n_evaluations)
 
