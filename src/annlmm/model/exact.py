@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,13 @@ from annlmm.model.association import BOUNDARY, NOT_CONVERGED, OK, Association, S
 from annlmm.model.grouped import GroupedFeatures, contrast_df, screened
 from annlmm.model.hypothesis import chi_square_log_sf, log_f_sf
 from annlmm.model.profile import LOG_2PI, make_profile
-from annlmm.model.refit import Refitter, make_refitter
 from annlmm.model.response import Response
 from annlmm.model.search import bounded_minimum
 from annlmm.model.space import RemlSpace
 from annlmm.model.statistics import FeatureStatistics
+
+if TYPE_CHECKING:
+    from annlmm.model.refit import Refitter
 
 Float = NDArray[np.float64]
 
@@ -110,6 +113,8 @@ class ExactScan:
 
 def make_exact_scan(space: RemlSpace, response: Response, *, reml: bool, name: str = "phenotype") -> ExactScan:
     """The refit of one response: REML (Wald) or ML (likelihood ratio, with the null's maximum)."""
+    from annlmm.model.refit import make_refitter  # compiles with numba, which most sessions don't need
+
     refitter = make_refitter(space, response.y_tilde, response.rest, reml=reml)
     profile = make_profile(space, response.y_tilde, response.rest, reml=False)
     null_value = np.nan if reml else bounded_minimum(profile, name).value
