@@ -125,6 +125,8 @@ def _checked_blocks(
     # Blocks in flight: a block (and its conversion) with its rotation of at most r rows.
     rows_in_memory = (0 if sparse.issparse(features.matrix) else rows.size) + model.basis.rank + 2 * model.design.p + 16
     width = max(1, int(settings.block_memory // (8 * rows_in_memory * (settings.threads + 1))))
+    # Several blocks to a thread, so that none waits for the last one.
+    width = min(width, max(256, -(-columns.size // (4 * settings.threads))))
     with tqdm(total=columns.size, desc="associate", unit=" features", disable=not settings.progress, delay=3.0) as bar:
         for block in column_blocks(features.matrix, rows, columns, width):
             sparse_block = sparse.issparse(block.array)
