@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import Lock
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from threadpoolctl import ThreadpoolController
 
@@ -16,7 +16,7 @@ Result = TypeVar("Result")
 
 _lock = Lock()
 _users = 0
-_limit: object = None
+_limit: Any = None
 _controller: ThreadpoolController | None = None
 
 
@@ -36,7 +36,7 @@ def one_blas_thread() -> Iterator[None]:
         with _lock:
             _users -= 1
             if _users == 0:
-                _limit.restore_original_limits()  # type: ignore[attr-defined]
+                _limit.restore_original_limits()
 
 
 def map_blocks(function: Callable[[Item], Result], items: Iterable[Item], threads: int) -> Iterator[Result]:

@@ -102,7 +102,7 @@ class Refitter:
         out = np.empty((6, features.shape[1]))
         # Rows of features are contiguous per feature in the loops below.
         _refine(
-            np.ascontiguousarray(features.T), self.y, self.mu, self.logdet, self.logdet is self.mu, outside, cross, self.rest,
+            np.ascontiguousarray(features.T), self.y, self.mu, self.logdet, outside, cross, self.rest,
             float(self.n_effective), self.reml, self.full, self.unbounded, self.grid, np.ascontiguousarray(values.T), out,
         )  # fmt: skip
         gamma, a, b, c, value, converged = out
@@ -198,7 +198,7 @@ def _objective(a, y, mu, logdet, outside, cross, rest, n_effective, reml, t, sum
 
 
 @njit(nogil=True, cache=True)
-def _refine(features, y, mu, logdet, same, outside, cross, rest, n_effective, reml, full, unbounded, grid, values, out):  # type: ignore[no-untyped-def]
+def _refine(features, y, mu, logdet, outside, cross, rest, n_effective, reml, full, unbounded, grid, values, out):  # type: ignore[no-untyped-def]
     """Every minimum of the grid by Newton with bisection; the best of them and of the ends h² = 0 and h² = 1."""
     sums, det = np.empty(9), np.empty(3)
     nodes = grid.size
