@@ -42,6 +42,18 @@ def cohort(n: int = 40, m: int = 12, *, seed: int = 0) -> AnnData:
     return adata
 
 
+def donors_with_fit() -> AnnData:
+    """Cells of 12 donors, dense log counts in X, with a donor kernel and a null model."""
+    adata = al.datasets.donors(n_donors=12, cells_per_donor=25, n_genes=40, rng=5)
+    adata.X = np.asarray(adata.layers["logcounts"].toarray(), dtype=np.float64)
+    for layer in list(adata.layers):
+        if layer is not None:
+            del adata.layers[layer]
+    al.pp.kernel_group(adata, "donor_id")
+    al.tl.fit_null(adata, "phenotype", covariates=["age", "batch"], gamma=0.5)
+    return adata
+
+
 def relatedness(names: list[str], seed: int = 1) -> pd.DataFrame:
     """A positive definite matrix with these names."""
     z = np.random.default_rng(seed).standard_normal((len(names), 2 * len(names)))

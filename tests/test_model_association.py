@@ -16,7 +16,7 @@ from annlmm.model.eigen import from_kernel
 from annlmm.model.hypothesis import TESTS, log_f_sf
 from annlmm.model.null import NullModel
 from annlmm.model.response import residual_of
-from annlmm.model.scan import ScanEngine, fill_missing
+from annlmm.model.scan import FeatureTests, ScanEngine, fill_missing
 
 N, P, M = 36, 3, 7
 CODES = np.r_[np.arange(6), np.random.default_rng(2).integers(0, 6, N - 6)]
@@ -72,7 +72,7 @@ def engine(y, x, basis, gamma, test="wald", *, triangular=True):
         u = basis.project(column)
         outside = column - basis.expand(u)
         scans.append(make_scan(space, u, float(outside @ outside), gamma))
-    made = ScanEngine(design, basis, my, scans, [], test=test, grouped_df=False)
+    made = ScanEngine(design, basis, my, [FeatureTests(test, "null", scans, [], grouped_df=False)])
     if not triangular:
         made.triangular = None
     return made
@@ -419,7 +419,9 @@ def test_p_value_below_the_smallest_float():
     space = NullModel(design, basis).space
     single = make_scan(space, basis.project(my), float(my @ my), 0.0)
     for test in ("wald", "lrt"):
-        got = ScanEngine(design, basis, my[:, None], [single], [], test=test, grouped_df=False).test(a)[0]
+        got = ScanEngine(design, basis, my[:, None], [FeatureTests(test, "null", [single], [], grouped_df=False)]).test(
+            a
+        )[0]
         assert got.p_value[0] == 0.0
         with mpmath.workdps(700):
             df = n - 2
@@ -441,7 +443,9 @@ def test_one_degree_of_freedom_is_enough():
     my = residual_of(y, design)[0]
     scan = make_scan(NullModel(design, basis).space, basis.project(my), 0.0, 0.7)
     assert scan.df_residual == 1
-    got = ScanEngine(design, basis, my[:, None], [scan], [], test="wald", grouped_df=False).test(a)[0]
+    got = ScanEngine(design, basis, my[:, None], [FeatureTests("wald", "null", [scan], [], grouped_df=False)]).test(a)[
+        0
+    ]
     assert_oracle(got, y, x, k, a, 0.7, 1e-10)
     np.testing.assert_allclose(got.p_value, 2 * stats.cauchy.sf(np.sqrt(got.statistic)), rtol=1e-9)
 

@@ -14,6 +14,7 @@ from anndata import AnnData, ImplicitModificationWarning
 from numpy.typing import NDArray
 
 from annlmm._settings import logger, settings
+from annlmm._slots.lazy import is_lazy, load_annotations
 
 SCHEMA_VERSION = 1
 
@@ -26,6 +27,8 @@ def check_adata(adata: Any, argument: str = "adata") -> AnnData:
         raise TypeError(f"{argument}: must be an AnnData, received {type(adata).__name__}")
     if adata.n_obs == 0:
         raise ValueError(f"{argument}: has no observations")
+    if is_lazy(adata):
+        load_annotations(adata)
     for axis in ("obs", "var"):
         columns = getattr(adata, axis).columns
         if not columns.is_unique:

@@ -1,5 +1,8 @@
-"""Blocks of feature columns from whatever holds them: float64, on the rows that are used, dense or CSC."""
+"""Array types: how `.X` lies, is cut and is read. `layout` and `fetch` are the interface; one file registers each family."""
 
-from annlmm.blocks._columns import Block, column_blocks
+from annlmm.blocks import _memory  # noqa: F401 – registers numpy and scipy
+from annlmm.blocks._columns import ColumnBlock, column_blocks
+from annlmm.blocks._layout import Layout, fetch, layout
+from annlmm.blocks._plan import Limits, Tile, plan
 
-__all__ = ["Block", "column_blocks"]
+__all__ = ["ColumnBlock", "Layout", "Limits", "Tile", "column_blocks", "fetch", "layout", "plan"]

@@ -115,6 +115,36 @@ def restrict_rows(u_kept: Float, s: Float, *, centered: bool) -> DenseBasis:
 
 
 @dataclass(frozen=True)
+class GroupCoordinates:
+    """From sums over groups to Uᵀa.
+
+    Attributes
+    ----------
+    counts
+        D rows per group.
+    w
+        D × r eigenvectors W of N^½ K_d N^½; None for the identity.
+    """
+
+    counts: Float
+    w: Float | None
+
+    def scale(self, sums: Float) -> Float:
+        """N^{−½} × the sums over groups (D × b): coordinates in the span of Z."""
+        return (sums.T / np.sqrt(self.counts)).T
+
+    def rotate(self, scaled: Float) -> Float:
+        """Uᵀa from these."""
+        return scaled if self.w is None else np.asarray(self.w.T @ scaled)
+
+    def mostly_between(self, scaled: Float, square: Float) -> NDArray[np.bool_]:
+        """Which features, with sums of squares `square`, vary mostly between groups."""
+        total = np.sqrt(self.counts) @ scaled
+        within = square - np.einsum("dj,dj->j", scaled, scaled)
+        return np.asarray(within <= MOSTLY_BETWEEN * (square - total**2 / self.counts.sum()))
+
+
+@dataclass(frozen=True)
 class GroupBasis(Basis):
     """K = Z K_d Zᵀ for groups: U = Z N^{−½} W with N^½ K_d N^½ = W S Wᵀ, never n × r.
 
@@ -154,27 +184,20 @@ class GroupBasis(Basis):
     def eigenvalues(self) -> Float:
         return self.counts if self._spectrum is None else self._spectrum.eigenvalues
 
+    @cached_property
+    def coordinates(self) -> GroupCoordinates:
+        """How sums over groups become coordinates."""
+        return GroupCoordinates(self.counts, None if self._spectrum is None else self._spectrum.u)
+
     def _scaled_sums(self, a: Any) -> Float:
-        """N^{−½} × the sums over groups: coordinates in the span of Z."""
         sums = self._indicator @ a
-        sums = np.asarray(sums.toarray() if sparse.issparse(sums) else sums, dtype=np.float64)
-        return (sums.T / np.sqrt(self.counts)).T
+        return self.coordinates.scale(np.asarray(sums.toarray() if sparse.issparse(sums) else sums, dtype=np.float64))
 
     def constant_within(self, block: Any, square: Float) -> NDArray[np.bool_]:
-        return self.grouped(self._scaled_sums(block), square)
-
-    def grouped(self, scaled: Float, square: Float) -> NDArray[np.bool_]:
-        """`constant_within` from the coordinates in the span of Z."""
-        total = np.sqrt(self.counts) @ scaled
-        within = square - np.einsum("dj,dj->j", scaled, scaled)
-        return np.asarray(within <= MOSTLY_BETWEEN * (square - total**2 / self.n))
-
-    def rotate_groups(self, scaled: Float) -> Float:
-        """Uᵀ a from the coordinates in the span of Z."""
-        return scaled if self._spectrum is None else self._spectrum.u.T @ scaled
+        return self.coordinates.mostly_between(self._scaled_sums(block), square)
 
     def project(self, a: Any) -> Float:
-        return self.rotate_groups(self._scaled_sums(a))
+        return self.coordinates.rotate(self._scaled_sums(a))
 
     def expand(self, v: Float) -> Float:
         levels = v if self._spectrum is None else self._spectrum.u @ v

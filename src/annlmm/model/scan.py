@@ -1,8 +1,8 @@
-"""A scan: blocks of features through the statistics to the tests, for one or several responses at their null γ."""
+"""A scan: features through their sums and statistics to the tests, for one or several responses at their null γ."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,8 @@ from annlmm.model.basis import Basis, DenseBasis
 from annlmm.model.design import Design
 from annlmm.model.exact import ExactScan, grouped_tests
 from annlmm.model.space import RemlSpace
-from annlmm.model.statistics import UNSETTLED, FeatureStatistics, feature_statistics, raw_statistics
+from annlmm.model.statistics import UNSETTLED, FeatureStatistics, feature_statistics
+from annlmm.model.sums import Finisher, Reduction, Sums, make_reduction
 from annlmm.model.triangular import TriangularScan, triangular_scan
 
 Float = NDArray[np.float64]
@@ -49,12 +50,112 @@ def fill_missing(block: Any) -> tuple[Any, NDArray[np.intp], NDArray[np.bool_]]:
     return block, counts, counts == n
 
 
-class ScanEngine:
-    """Everything that blocks of features need, for one or several responses on the same rows.
+@dataclass(frozen=True)
+class FeatureTests:
+    """One test of features against every response.
 
-    A block is first tested as it is: nothing of it is copied or changed. Features that this cannot settle (missing
-    values, an offset that costs digits, a constant, a combination of the covariates) show in the sums themselves; these
-    alone are copied, filled, shifted and tested again.
+    Attributes
+    ----------
+    test
+        'wald', 'lrt' or 'score'.
+    variance
+        'null', 'refit' or 'screen'.
+    scans
+        One prepared scan at the null's γ per response.
+    exact
+        One refit per response: for every feature with ``variance="refit"``, for those below a threshold with "screen", and
+        for group-constant features whose effect the null's γ has absorbed.
+    threshold
+        p-value below which "screen" refits.
+    grouped_df
+        Whether group-constant features are tested on the degrees of freedom of their groups.
+    """
+
+    test: str
+    variance: str
+    scans: list[Scan]
+    exact: list[ExactScan]
+    threshold: float = 0.0
+    grouped_df: bool = True
+
+    def evaluate(self, features: FeatureStatistics) -> list[Association]:
+        """Every response against features whose statistics are final."""
+        features = self._visible_groups(features)
+        if self.variance == "refit" and self.test != "score":
+            return [exact.test(features, t) for t, exact in enumerate(self.exact)]
+        results = [scan.test(features, self.test, t) for t, scan in enumerate(self.scans)]
+        if features.grouped.any():
+            for t, (scan, exact, result) in enumerate(zip(self.scans, self.exact, results, strict=True)):
+                grouped_tests(scan, exact, features, t, result)
+        if self.variance == "screen":
+            for t, result in enumerate(results):
+                below = self.below(result)
+                if below.size:
+                    result.assign(below, self.exact[t].test(features.take(below), t))
+        return results
+
+    def below(self, result: Association) -> NDArray[np.intp]:
+        """Features that a screen is to refit."""
+        return np.flatnonzero((result.p_value < self.threshold) & ~result.refit)
+
+    def refit(self, features: FeatureStatistics, response: int) -> Association:
+        """The exact test of one response."""
+        return self.exact[response].test(self._visible_groups(features), response)
+
+    def _visible_groups(self, features: FeatureStatistics) -> FeatureStatistics:
+        if self.grouped_df and self.test == "wald":
+            return features
+        return replace(features, grouped=np.zeros_like(features.grouped))
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """From the sums of features to their tests; holds nothing as long as the rows, so that it travels to other processes.
+
+    The results of all responses of the first test come first, then those of the second.
+    """
+
+    finisher: Finisher
+    tests: list[FeatureTests]
+    refuse_missing: bool = False
+
+    def __call__(self, sums: Sums) -> tuple[list[Association], NDArray[np.intp]]:
+        """Results, and the features that the sums leave unsettled."""
+        if self.refuse_missing and sums.missing is not None:
+            raise UnusableFeatures("missing", np.flatnonzero(sums.missing.square))
+        features, unsettled = self.finisher(sums)
+        if not unsettled.any():
+            return self.evaluate(features), np.zeros(0, dtype=np.intp)
+        settled = np.flatnonzero(~unsettled)
+        parts = self.evaluate(features.take(settled))
+        results = [Association.empty(unsettled.size, UNTESTED) for _ in parts]
+        for result, part in zip(results, parts, strict=True):
+            result.assign(settled, part)
+        return results, np.flatnonzero(unsettled)
+
+    def evaluate(self, features: FeatureStatistics) -> list[Association]:
+        """All tests of all responses."""
+        return [result for tests in self.tests for result in tests.evaluate(features)]
+
+
+class UnusableFeatures(ValueError):
+    """Features that hold what cannot be tested: 'infinite' or 'missing' values."""
+
+    def __init__(self, problem: str, positions: NDArray[np.intp]) -> None:
+        super().__init__(problem, positions)
+        self.problem, self.positions = problem, positions
+
+    def among(self, columns: NDArray[np.intp]) -> UnusableFeatures:
+        """The same with positions in a wider range of features."""
+        return UnusableFeatures(self.problem, columns[self.positions])
+
+
+class ScanEngine:
+    """Everything that features need, for one or several responses on the same rows.
+
+    Features are first reduced to sums as they are: nothing is copied or changed. Those that this cannot settle (an
+    offset that costs digits, a constant, a combination of the covariates, nothing but missing values) show in the sums
+    themselves; these alone are copied, filled, shifted and tested again.
 
     Parameters
     ----------
@@ -62,101 +163,81 @@ class ScanEngine:
         X and K.
     my
         n × T responses with the fixed effects projected out.
-    scans
-        One prepared scan at the null's γ per response.
-    exact
-        One refit per response: for every feature with ``variance="refit"``, for those below a threshold with "screen", and
-        for group-constant features whose effect the null's γ has absorbed.
-    test
-        'wald', 'lrt' or 'score'.
-    variance
-        'null', 'refit' or 'screen'.
-    threshold
-        p-value below which "screen" refits.
-    grouped_df
-        Whether group-constant features are tested on the degrees of freedom of their groups.
+    tests
+        What is tested.
+    refuse_missing
+        Raise `UnusableFeatures` where values are missing.
     """
 
     def __init__(
-        self,
-        design: Design,
-        basis: Basis,
-        my: Float,
-        scans: list[Scan],
-        exact: list[ExactScan],
-        *,
-        test: str = "wald",
-        variance: str = "null",
-        threshold: float = 0.0,
-        grouped_df: bool = True,
+        self, design: Design, basis: Basis, my: Float, tests: list[FeatureTests], *, refuse_missing: bool = False
     ) -> None:
-        self.design, self.basis, self.my, self.scans, self.exact = design, basis, my, scans, exact
-        self.test_name, self.variance, self.threshold = test, variance, threshold
-        self.grouped_df = grouped_df and test == "wald"
+        self.design, self.basis, self.my = design, basis, my
+        self.space: RemlSpace = tests[0].scans[0].space
+        self.reduction: Reduction = make_reduction(my, design, basis, self.space)
+        self.evaluator = Evaluator(self.reduction.finisher, tests, refuse_missing)
         self.triangular: TriangularScan | None = None
-        if len(scans) == 1 and isinstance(basis, DenseBasis) and variance != "refit":
-            self.triangular = triangular_scan(scans[0], my[:, 0], design, basis)
-
-    @property
-    def space(self) -> RemlSpace:
-        return self.scans[0].space
-
-    def __call__(self, block: tuple[NDArray[np.intp], Any]) -> tuple[NDArray[np.intp], list[Association]]:
-        """Test a (columns, array) pair; the columns come back with the results."""
-        return block[0], self.test(block[1])
+        only = tests[0]
+        if len(tests) == len(only.scans) == 1 and isinstance(basis, DenseBasis) and only.variance != "refit":
+            self.triangular = triangular_scan(only.scans[0], my[:, 0], design, basis)
 
     def test(self, block: Any) -> list[Association]:
-        """Test the columns of a block (n × b, dense or CSC, float64); it is not changed."""
-        if self.triangular is not None and not sparse.issparse(block):
-            ratios = self.triangular.ratios(block)
-            unsettled = ~(ratios.den[0] > UNSETTLED * ratios.norm)
-            status = np.where(unsettled, UNTESTED, OK).astype(np.int8)
-            results = [self.scans[0].finish(ratios.num[0], ratios.den[0], status, self.test_name)]
+        """Test a block of features on all rows (n × b: numpy, CSR or CSC); it is not changed."""
+        if self.triangular is None or sparse.issparse(block):
+            results, unsettled = self.evaluator(self.reduction.rows.sums(block))
         else:
-            features, unsettled = raw_statistics(block, self.my, self.design, self.basis, self.space)
-            settled = np.flatnonzero(~unsettled)
-            results = [Association.empty(unsettled.size, UNTESTED) for _ in self.scans]
-            for result, part in zip(results, self._evaluate(features.take(settled)), strict=True):
-                result.assign(settled, part)
-        again = np.flatnonzero(unsettled)
-        if again.size:
-            for result, part in zip(results, self._carefully(block[:, again]), strict=True):
-                result.assign(again, part)
-        if self.variance == "screen":
-            self._screen(block, results)
+            results, unsettled = self._triangular(self.triangular, block)
+        if unsettled.size:
+            try:
+                parts = self.carefully(block[:, unsettled])
+            except UnusableFeatures as error:
+                raise error.among(unsettled) from None
+            for result, part in zip(results, parts, strict=True):
+                result.assign(unsettled, part)
         return results
 
-    def _evaluate(self, features: FeatureStatistics) -> list[Association]:
-        """Every response against features whose statistics are final."""
-        if not self.grouped_df:
-            features = replace(features, grouped=np.zeros_like(features.grouped))
-        if self.variance == "refit" and self.test_name != "score":
-            return [exact.test(features, t) for t, exact in enumerate(self.exact)]
-        results = [scan.test(features, self.test_name, t) for t, scan in enumerate(self.scans)]
-        if features.grouped.any():
-            for t, (scan, exact, result) in enumerate(zip(self.scans, self.exact, results, strict=True)):
-                grouped_tests(scan, exact, features, t, result)
-        return results
-
-    def _carefully(self, block: Any) -> list[Association]:
-        """The same for a few columns, with missing values filled and offsets removed first."""
+    def carefully(self, block: Any) -> list[Association]:
+        """The same for a few features, with missing values filled and offsets removed first."""
         features, empty = self._careful_features(block)
-        results = self._evaluate(features)
+        results = self.evaluator.evaluate(features)
         for result in results:
             result.status[empty] = ALL_MISSING
         return results
 
-    def _careful_features(self, block: Any) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
-        block = block.copy() if sparse.issparse(block) else np.array(block, order="C")
-        filled, _, empty = fill_missing(block)
-        return feature_statistics(filled, self.my, self.design, self.basis, self.space), empty
+    def _triangular(self, triangular: TriangularScan, block: Float) -> tuple[list[Association], NDArray[np.intp]]:
+        """Without statistics; a screen makes those of the features that it refits."""
+        (tests,) = self.evaluator.tests
+        with np.errstate(invalid="ignore", over="ignore"):
+            ratios = triangular.ratios(block)
+        unsettled = ~(ratios.den[0] > UNSETTLED * ratios.norm)
+        status = np.where(unsettled, UNTESTED, OK).astype(np.int8)
+        result = tests.scans[0].finish(ratios.num[0], ratios.den[0], status, tests.test)
+        if tests.variance == "screen":
+            below = tests.below(result)
+            if below.size:
+                result.assign(below, tests.refit(self._careful_features(block[:, below])[0], 0))
+        return [result], np.flatnonzero(unsettled)
 
-    def _screen(self, block: Any, results: list[Association]) -> None:
-        """Refit what is below the threshold."""
-        for t, result in enumerate(results):
-            chosen = np.flatnonzero((result.p_value < self.threshold) & ~result.refit)
-            if chosen.size:
-                features, _ = self._careful_features(block[:, chosen])
-                if not self.grouped_df:
-                    features = replace(features, grouped=np.zeros_like(features.grouped))
-                result.assign(chosen, self.exact[t].test(features, t))
+    def _careful_features(self, block: Any) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
+        refuse = self.evaluator.refuse_missing
+        return careful_statistics(block, self.my, self.design, self.basis, self.space, refuse_missing=refuse)
+
+
+def careful_statistics(
+    block: Any, my: Float, design: Design, basis: Basis, space: RemlSpace, *, refuse_missing: bool = False
+) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
+    """Statistics of a few features from a copy that is filled and shifted, and which of them are all missing."""
+    if sparse.issparse(block):
+        block = block.tocsc().astype(np.float64)
+        block.sum_duplicates()
+        of_column = np.repeat(np.arange(block.shape[1]), np.diff(block.indptr))
+        infinite = np.bincount(of_column[np.isinf(block.data)], minlength=block.shape[1]) > 0
+    else:
+        block = np.array(block, dtype=np.float64, order="C")
+        infinite = np.isinf(block).any(axis=0)
+    if infinite.any():
+        raise UnusableFeatures("infinite", np.flatnonzero(infinite))
+    filled, counts, empty = fill_missing(block)
+    if refuse_missing and counts.any():
+        raise UnusableFeatures("missing", np.flatnonzero(counts))
+    return feature_statistics(filled, my, design, basis, space), empty

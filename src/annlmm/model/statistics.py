@@ -101,17 +101,6 @@ def feature_statistics(block: Any, my: Float, design: Design, basis: Basis, spac
     return of_residual(basis.project(residual), residual, my, square, total, space, grouped)
 
 
-def raw_statistics(
-    block: Any, my: Float, design: Design, basis: Basis, space: RemlSpace
-) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
-    """The same of a block as it is, and which features it leaves unsettled: missing values, an offset that costs digits."""
-    square, total, q, y = _sums(block, my, design)
-    u = basis.project(block)
-    with np.errstate(invalid="ignore"):
-        features = assemble(u, q, y, square, total, design, space, basis.constant_within(block, square))
-    return features, ~(features.norm > UNSETTLED * square)
-
-
 def _sums(block: Any, my: Float, design: Design) -> tuple[Float, Float, Float, Float]:
     """Σa², Σa, Qᵀa and aᵀ(My)."""
     if sparse.issparse(block):
@@ -127,7 +116,7 @@ def assemble(
     y: Float,
     square: Float,
     total: Float,
-    design: Design,
+    design: Design | None,
     space: RemlSpace,
     grouped: NDArray[np.bool_] | None = None,
 ) -> FeatureStatistics:

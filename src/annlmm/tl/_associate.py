@@ -14,7 +14,8 @@ from annlmm._slots.schema import documents
 from annlmm.model.association import MASKED, STATUS, Association
 from annlmm.model.hypothesis import TESTS
 from annlmm.tl._loco import check_loco, loco_scan
-from annlmm.tl._scan import Features, ScanOptions, run_scan
+from annlmm.tl._pass import Features
+from annlmm.tl._scan import ScanOptions, run_scan
 
 VARIANCES = ("null", "refit", "screen")
 DEGREES = ("satterthwaite", "residual")

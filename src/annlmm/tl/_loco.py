@@ -19,7 +19,8 @@ from annlmm.model.basis import DenseBasis
 from annlmm.model.design import make_design
 from annlmm.model.eigen import from_kernel
 from annlmm.model.null import NullModel
-from annlmm.tl._scan import Features, ScanOptions, run_scan
+from annlmm.tl._pass import Features
+from annlmm.tl._scan import ScanOptions, run_scan
 
 Float = NDArray[np.float64]
 

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
-from anndata import AnnData
 from numpy.typing import NDArray
-from scipy import sparse
 
-from annlmm._settings import settings
 from annlmm._slots.fit import StoredNull
-from annlmm.blocks import column_blocks
 from annlmm.model.association import Association, Scan, make_scan
 from annlmm.model.basis import GroupBasis
 from annlmm.model.exact import ExactScan, make_exact_scan
 from annlmm.model.null import NullModel
-from annlmm.model.parallel import map_blocks
 from annlmm.model.response import residual_of
-from annlmm.model.scan import ScanEngine
+from annlmm.model.scan import FeatureTests, ScanEngine
 from annlmm.model.search import bounded_minimum
-
-
-@dataclass(frozen=True)
-class Features:
-    """Where the features come from, and what to do with missing values."""
-
-    adata: AnnData
-    matrix: Any
-    missing: str
+from annlmm.tl._pass import Features, one_pass
 
 
 @dataclass(frozen=True)
@@ -61,19 +46,18 @@ def run_scan(
     `gammas` is changed where the test takes another γ than the null model's; `check` compares the null with what was stored.
     """
     scans, exact, my = _scans(model, stored, rows, members, options, gammas, check=check)
-    engine = ScanEngine(
-        model.design,
-        model.basis,
-        my,
+    tests = FeatureTests(
+        options.test,
+        options.variance if model.basis.rank else "null",  # least squares has no γ to estimate
         scans,
         exact,
-        test=options.test,
-        variance=options.variance if model.basis.rank else "null",  # least squares has no γ to estimate
-        threshold=options.threshold,
-        grouped_df=options.df == "satterthwaite",
+        options.threshold,
+        options.df == "satterthwaite",
     )
-    blocks = _checked_blocks(features, rows, columns, model)
-    for chosen, parts in map_blocks(engine, blocks, settings.threads):
+    engine = ScanEngine(model.design, model.basis, my, [tests], refuse_missing=features.refuse_missing)
+    for chosen, parts in one_pass(
+        features, rows, columns, engine.reduction, engine.test, engine.evaluator, engine.carefully, "associate"
+    ):
         for j, part in zip(members, parts, strict=True):
             results[j].assign(chosen, part)
 
@@ -114,42 +98,3 @@ def _scans(
         if model.basis.rank and (options.variance != "null" or isinstance(model.basis, GroupBasis)):
             exact.append(make_exact_scan(model.space, model.response(y), reml=options.test == "wald", name=name))
     return scans, exact, np.stack(residuals, axis=1)
-
-
-def _checked_blocks(
-    features: Features, rows: NDArray[np.intp], columns: NDArray[np.intp], model: NullModel
-) -> Iterator[tuple[NDArray[np.intp], Any]]:
-    """Blocks of features with a progress bar; infinite values, and missing ones if not wanted, are refused by name."""
-    from tqdm.auto import tqdm
-
-    # Blocks in flight: a block (and its conversion) with its rotation of at most r rows.
-    rows_in_memory = (0 if sparse.issparse(features.matrix) else rows.size) + model.basis.rank + 2 * model.design.p + 16
-    width = max(1, int(settings.block_memory // (8 * rows_in_memory * (settings.threads + 1))))
-    # Several blocks to a thread, so that none waits for the last one.
-    width = min(width, max(256, -(-columns.size // (4 * settings.threads))))
-    with tqdm(total=columns.size, desc="associate", unit=" features", disable=not settings.progress, delay=3.0) as bar:
-        for block in column_blocks(features.matrix, rows, columns, width):
-            sparse_block = sparse.issparse(block.array)
-            values = block.array.data if sparse_block else block.array
-            with np.errstate(invalid="ignore", over="ignore"):
-                total = values.sum()
-            if not np.isfinite(total) and np.isinf(values).any():
-                raise ValueError(
-                    f"{_features(features.adata, block, np.isinf)}: infinite values; replace them or leave these out with mask_var"
-                )
-            if features.missing == "raise" and np.isnan(values).any():
-                raise ValueError(
-                    f"{_features(features.adata, block, np.isnan)}: missing values; use missing='mean' or leave these out with mask_var"
-                )
-            yield block.columns, block.array
-            bar.update(block.columns.size)
-
-
-def _features(adata: AnnData, block: Any, test: Any) -> str:
-    """'features …' for those of a block whose values meet `test`."""
-    if sparse.issparse(block.array):
-        bad = np.unique(np.repeat(np.arange(block.columns.size), np.diff(block.array.indptr))[test(block.array.data)])
-    else:
-        bad = np.flatnonzero(test(block.array).any(axis=0))
-    names = [repr(str(adata.var_names[block.columns[j]])) for j in bad]
-    return f"feature{'s' if len(names) > 1 else ''} {', '.join(names[:5])}{f' and {len(names) - 5} more' if len(names) > 5 else ''}"

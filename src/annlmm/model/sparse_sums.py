@@ -1,0 +1,146 @@
+"""One pass over the stored values of a sparse block, by rows (CSR) or by columns (CSC); zeros cost nothing.
+
+Inside, the loop over what a value contributes to is contiguous: the columns of a row that share a group, the r columns of U,
+the l columns that are always summed and the square. Indices are unsigned, which spares the check for negative ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+Index = NDArray[np.intp]
+FASTMATH = {"reassoc", "contract", "nsz", "arcp"}  # a bare fastmath=True would delete the NaN
+# Accumulators of a feature are whole vector registers.
+LANES = 8
+
+
+def group_sums(block: Any, codes: Index, n_groups: int, linear: Float) -> tuple[Float, Float, Float]:
+    """Sums over groups (D × b), products with `linear` (l × b) and sums of squares (b) of an n × b block."""
+    m, width = block.shape[1], linear.shape[1]
+    if block.format == "csr":
+        # Of a width that is known when it is compiled, so that the loop over it is unrolled.
+        lanes = 2 if width == 1 else _padded(width + 1, 4)
+        inside, sums = np.zeros((n_groups, m)), np.zeros((m, lanes))
+        fine = _group_rows(block.indptr, block.indices, block.data, codes, linear, inside, sums, (0.0,) * lanes)
+    else:
+        inside, sums = np.zeros((m, n_groups)), np.zeros((m, width + 1))
+        fine = _group_columns(block.indptr, block.indices, block.data, codes, linear, inside, sums)
+        inside = np.ascontiguousarray(inside.T)
+    if not fine:
+        return group_sums(_canonical(block), codes, n_groups, linear)
+    return inside, np.ascontiguousarray(sums[:, :width].T), sums[:, width].copy()
+
+
+def dense_sums(block: Any, u: Float, linear: Float) -> tuple[Float, Float, Float]:
+    """Uᵀa (r × b), products with `linear` (l × b) and sums of squares (b) of an n × b block."""
+    rank, width = u.shape[1], linear.shape[1]
+    sums, square = np.zeros((block.shape[1], _padded(rank + width, LANES))), np.zeros(block.shape[1])
+    one_pass = _dense_rows if block.format == "csr" else _dense_columns
+    # U may be stored either way; the passes go along its rows.
+    if not one_pass(block.indptr, block.indices, block.data, np.ascontiguousarray(u), linear, sums, square):
+        return dense_sums(_canonical(block), u, linear)
+    return np.ascontiguousarray(sums[:, :rank].T), np.ascontiguousarray(sums[:, rank : rank + width].T), square
+
+
+def _padded(width: int, lanes: int) -> int:
+    return -(-width // lanes) * lanes
+
+
+def _canonical(block: Any) -> Any:
+    """Entries that are there twice add up before they are squared; the passes see them as they go."""
+    block = block.copy()
+    block.has_canonical_format = False
+    block.sum_duplicates()
+    return block
+
+
+@njit(nogil=True, cache=True, fastmath=FASTMATH)
+def _group_rows(indptr, indices, data, codes, linear, groups, sums, lanes):  # type: ignore[no-untyped-def]
+    width = linear.shape[1]
+    weights = np.zeros(len(lanes))
+    increasing = True
+    for i in range(indptr.size - 1):
+        group = groups[codes[i]]
+        for c in range(width):
+            weights[c] = linear[i, c]
+        last = indices.dtype.type(-1)
+        for e in range(indptr[i], indptr[i + 1]):
+            column = indices[e]
+            increasing &= column > last
+            last = column
+            j = np.uintp(column)
+            v = np.float64(data[e])
+            group[j] += v
+            weights[width] = v
+            for c in range(len(lanes)):
+                sums[j, c] += v * weights[c]
+    return increasing
+
+
+@njit(nogil=True, cache=True, fastmath=FASTMATH)
+def _group_columns(indptr, indices, data, codes, linear, groups, sums):  # type: ignore[no-untyped-def]
+    width = linear.shape[1]
+    increasing = True
+    for j in range(indptr.size - 1):
+        group, target = groups[j], sums[j]
+        last = indices.dtype.type(-1)
+        for e in range(indptr[j], indptr[j + 1]):
+            row = indices[e]
+            increasing &= row > last
+            last = row
+            i = np.uintp(row)
+            v = np.float64(data[e])
+            group[np.uintp(codes[i])] += v
+            target[width] += v * v
+            for c in range(width):
+                target[c] += v * linear[i, c]
+    return increasing
+
+
+@njit(nogil=True, cache=True, fastmath=FASTMATH)
+def _dense_rows(indptr, indices, data, u, linear, sums, square):  # type: ignore[no-untyped-def]
+    width, rank = linear.shape[1], u.shape[1]
+    weights = np.zeros(sums.shape[1])
+    increasing = True
+    for i in range(indptr.size - 1):
+        weights[:rank] = u[i]
+        weights[rank : rank + width] = linear[i]
+        last = indices.dtype.type(-1)
+        for e in range(indptr[i], indptr[i + 1]):
+            column = indices[e]
+            increasing &= column > last
+            last = column
+            j = np.uintp(column)
+            v = np.float64(data[e])
+            target = sums[j]
+            for c in range(weights.size):
+                target[c] += v * weights[c]
+            square[j] += v * v
+    return increasing
+
+
+@njit(nogil=True, cache=True, fastmath=FASTMATH)
+def _dense_columns(indptr, indices, data, u, linear, sums, square):  # type: ignore[no-untyped-def]
+    width, rank = linear.shape[1], u.shape[1]
+    increasing = True
+    for j in range(indptr.size - 1):
+        inside, outside = sums[j, :rank], sums[j, rank : rank + width]
+        last = indices.dtype.type(-1)
+        for e in range(indptr[j], indptr[j + 1]):
+            row = indices[e]
+            increasing &= row > last
+            last = row
+            i = np.uintp(row)
+            v = np.float64(data[e])
+            vector, weights = u[i], linear[i]
+            for c in range(rank):
+                inside[c] += v * vector[c]
+            for c in range(width):
+                outside[c] += v * weights[c]
+            square[j] += v * v
+    return increasing

@@ -1,0 +1,313 @@
+"""One pass over the features of any array type, on threads or as a dask graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
+
+import numpy as np
+from anndata import AnnData
+from numpy.typing import NDArray
+from scipy import sparse
+
+from annlmm._settings import settings
+from annlmm.blocks import Layout, Limits, Tile, fetch, layout, plan
+from annlmm.blocks._layout import as_float
+from annlmm.model.parallel import map_blocks
+from annlmm.model.scan import UnusableFeatures, careful_statistics
+from annlmm.model.statistics import FeatureStatistics
+from annlmm.model.sums import Reduction, Sums, make_reduction
+
+Index = NDArray[np.intp]
+Float = NDArray[np.float64]
+Result = TypeVar("Result")
+
+# Columns per task where statistics are turned into results.
+FINISH_WIDTH = 2048
+
+
+@dataclass(frozen=True)
+class Features:
+    """Where the features come from, and what to do with missing values."""
+
+    adata: AnnData
+    matrix: Any
+    missing: str
+
+    @property
+    def refuse_missing(self) -> bool:
+        return self.missing == "raise"
+
+
+def one_pass(
+    features: Features,
+    rows: Index,
+    columns: Index,
+    reduction: Reduction,
+    whole: Callable[[Any], Result],
+    finish: Callable[[Sums], tuple[Result, Index]],
+    again: Callable[[Any], Result],
+    description: str,
+) -> Iterator[tuple[Index, Result]]:
+    """(columns, result) of all columns, some at a time.
+
+    Parameters
+    ----------
+    reduction
+        The model on `rows`.
+    whole
+        From a block on all rows (numpy, CSR, CSC) to its result.
+    finish
+        From sums over all rows to a result and the positions of the features that have to be read again.
+    again
+        From such features on all rows to their result.
+    description
+        For the progress bar.
+    """
+    how = layout(features.matrix)
+    limits = Limits(settings.block_memory, settings.threads, reduction.size)
+    with _named(features.adata), _progress(columns.size, description) as advance:
+        if type(features.matrix).__module__.split(".")[0] == "dask":
+            finished = _on_dask(features, rows, columns, reduction, finish, limits, advance)
+        else:
+            tiles = list(plan(how, rows, columns, limits)) if columns.size else []
+            if all(len(tile.blocks) == 1 for tile in tiles) and not _by_row(how):
+                yield from _whole_columns(features, rows, tiles, whole, advance)
+                return
+            finished = _over_rows(features, rows, tiles, reduction, finish, how, advance)
+        unsettled = []
+        for chosen, (result, positions) in finished:
+            yield chosen, result
+            unsettled.append(chosen[positions])
+        yield from _again(features, rows, np.concatenate([*unsettled, np.zeros(0, np.intp)]), again, limits)
+
+
+def collect_statistics(
+    features: Features,
+    rows: Index,
+    columns: Index,
+    my: Float,
+    reduction_of: tuple[Any, Any, Any],
+    description: str,
+) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
+    """Statistics of all `columns` in their order, and which of them hold nothing but missing values.
+
+    Parameters
+    ----------
+    my
+        n × T responses for the inner products ãᵀ(My); T = 0 will do.
+    reduction_of
+        Design, basis and REML space on `rows`.
+    """
+    design, basis, space = reduction_of
+    reduction = make_reduction(my, design, basis, space)
+    refuse = features.refuse_missing
+
+    def finish(sums: Sums) -> tuple[tuple[FeatureStatistics, NDArray[np.bool_]], Index]:
+        if refuse and sums.missing is not None:
+            raise UnusableFeatures("missing", np.flatnonzero(sums.missing.square))
+        statistics, unsettled = reduction.finisher(sums)
+        return (statistics, np.zeros(unsettled.size, dtype=bool)), np.flatnonzero(unsettled)
+
+    def again(block: Any) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
+        return careful_statistics(block, my, design, basis, space, refuse_missing=refuse)
+
+    def whole(block: Any) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
+        (statistics, empty), unsettled = finish(reduction.rows.sums(block))
+        if unsettled.size:
+            try:
+                part, part_empty = again(block[:, unsettled])
+            except UnusableFeatures as error:
+                raise error.among(unsettled) from None
+            _assign(statistics, unsettled, part)
+            empty[unsettled] = part_empty
+        return statistics, empty
+
+    total: FeatureStatistics | None = None
+    empty = np.zeros(columns.size, dtype=bool)
+    for chosen, (part, part_empty) in one_pass(features, rows, columns, reduction, whole, finish, again, description):
+        if total is None:
+            shapes = {f.name: getattr(part, f.name) for f in fields(part)}
+            total = FeatureStatistics(
+                **{
+                    name: np.zeros(
+                        (columns.size, value.shape[1]) if name == "y" else (*value.shape[:-1], columns.size),
+                        value.dtype,
+                    )
+                    for name, value in shapes.items()
+                }
+            )
+        place = np.searchsorted(columns, chosen)
+        _assign(total, place, part)
+        empty[place] = part_empty
+    if total is None:
+        total, _ = reduction.finisher(reduction.rows.sums(np.zeros((rows.size, 0))))
+    return total, empty
+
+
+def _assign(statistics: FeatureStatistics, positions: Index, part: FeatureStatistics) -> None:
+    for f in fields(FeatureStatistics):
+        target, value = getattr(statistics, f.name), getattr(part, f.name)
+        if f.name == "y":
+            target[positions] = value
+        else:
+            target[..., positions] = value
+
+
+def _by_row(how: Layout) -> bool:
+    return how.sparse and how.by_row
+
+
+def _whole_columns(
+    features: Features,
+    rows: Index,
+    tiles: list[Tile],
+    whole: Callable[[Any], Result],
+    advance: Callable[[float], None],
+) -> Iterator[tuple[Index, Result]]:
+    def task(tile: Tile) -> tuple[Index, Result]:
+        with _among(tile.columns):
+            return tile.columns, whole(as_float(fetch(features.matrix, rows, tile.columns)))
+
+    for columns, result in map_blocks(task, tiles, settings.threads):
+        advance(columns.size)
+        yield columns, result
+
+
+def _over_rows(
+    features: Features,
+    rows: Index,
+    tiles: list[Tile],
+    reduction: Reduction,
+    finish: Callable[[Sums], tuple[Result, Index]],
+    how: Layout,
+    advance: Callable[[float], None],
+) -> Iterator[tuple[Index, tuple[Result, Index]]]:
+    """Sums of one tile after the other; in each, the threads share the rows, then the columns."""
+    for tile in tiles:
+        pivot = _pivot(features.matrix, rows, tile.columns) if reduction.spans_constant and not how.sparse else None
+
+        def sums_of(block: Any, tile: Tile = tile, pivot: Float | None = pivot) -> tuple[float, Sums]:
+            values = as_float(fetch(features.matrix, rows[block.start : block.stop], tile.columns))
+            share = (block.stop - block.start) / rows.size
+            return share, reduction.part(block.start, block.stop).sums(values, pivot)
+
+        total: Sums | None = None
+        for share, sums in map_blocks(sums_of, tile.blocks, settings.threads):
+            total = sums if total is None else total + sums
+            advance(share * tile.columns.size)
+        if total is None:
+            continue
+
+        def finished(start: int, tile: Tile = tile, total: Sums = total) -> tuple[Index, tuple[Result, Index]]:
+            columns = tile.columns[start : start + FINISH_WIDTH]
+            with _among(columns):
+                return columns, finish(total.take(start, start + FINISH_WIDTH))
+
+        yield from map_blocks(finished, range(0, tile.columns.size, FINISH_WIDTH), settings.threads)
+
+
+def _on_dask(
+    features: Features,
+    rows: Index,
+    columns: Index,
+    reduction: Reduction,
+    finish: Callable[[Sums], tuple[Result, Index]],
+    limits: Limits,
+    advance: Callable[[float], None],
+) -> Iterator[tuple[Index, tuple[Result, Index]]]:
+    """Batches of columns whose sums fit into memory; within a batch the scheduler does as it likes."""
+    from dask.base import compute
+
+    from annlmm.blocks._dask import reduced_tiles
+
+    pivot = _pivot(features.matrix, rows, columns) if reduction.spans_constant and columns.size else None
+    width = max(1, limits.memory // (2 * 8 * limits.statistics * (limits.threads + 1)))
+
+    def run(batch: list[tuple[Index, Any]]) -> Iterator[tuple[Index, tuple[Result, Index]]]:
+        for chosen, result in zip((chosen for chosen, _ in batch), compute(*(task for _, task in batch)), strict=True):
+            advance(chosen.size)
+            yield chosen, result
+
+    batch: list[tuple[Index, Any]] = []
+    held = 0
+    task = _Finish(finish)
+    for chosen, delayed in reduced_tiles(features.matrix, rows, columns, width, reduction.part, pivot, task):
+        if batch and held + chosen.size > 2 * width:
+            yield from run(batch)
+            batch, held = [], 0
+        batch.append((chosen, delayed))
+        held += chosen.size
+    yield from run(batch)
+
+
+@dataclass(frozen=True)
+class _Finish:
+    """`finish`, with the columns for what it may have to say about them; travels to other processes."""
+
+    finish: Callable[[Sums], Any]
+
+    def __call__(self, sums: Sums, columns: Index) -> Any:
+        with _among(columns):
+            return self.finish(sums)
+
+
+def _again(
+    features: Features, rows: Index, columns: Index, again: Callable[[Any], Result], limits: Limits
+) -> Iterator[tuple[Index, Result]]:
+    """Read a few columns on all rows."""
+    columns = np.sort(columns)
+    width = max(1, limits.memory // (4 * 8 * (rows.size + limits.statistics)))
+    for start in range(0, columns.size, width):
+        chosen = columns[start : start + width]
+        with _among(chosen):
+            yield chosen, again(as_float(fetch(features.matrix, rows, chosen)))
+
+
+def _pivot(matrix: Any, rows: Index, columns: Index) -> Float | None:
+    """The first row, to be subtracted from dense features: offsets then cost no digits."""
+    first = fetch(matrix, rows[:1], columns)
+    if sparse.issparse(first):
+        return None
+    values = np.asarray(first, dtype=np.float64)[0]
+    return np.where(np.isfinite(values), values, 0.0)
+
+
+@contextmanager
+def _among(columns: Index) -> Iterator[None]:
+    """Say which of all columns are meant, not which of a block."""
+    try:
+        yield
+    except UnusableFeatures as error:
+        raise error.among(columns) from None
+
+
+@contextmanager
+def _named(adata: AnnData) -> Iterator[None]:
+    """Turn numbers of unusable features into a message with their names."""
+    try:
+        yield
+    except UnusableFeatures as error:
+        names = [repr(str(adata.var_names[j])) for j in error.positions]
+        more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+        what = f"feature{'s' if len(names) > 1 else ''} {', '.join(names[:5])}{more}: {error.problem} values"
+        remedy = "replace them or leave" if error.problem == "infinite" else "use missing='mean' or leave"
+        raise ValueError(f"{what}; {remedy} these out with mask_var") from None
+
+
+@contextmanager
+def _progress(total: int, description: str) -> Iterator[Callable[[float], None]]:
+    """A bar with rate and remaining time, from the third second on."""
+    from tqdm.auto import tqdm
+
+    with tqdm(total=total, desc=description, unit=" features", disable=not settings.progress, delay=3.0) as bar:
+        done = 0.0
+
+        def advance(share: float) -> None:
+            nonlocal done
+            done += share
+            bar.update(round(done) - bar.n)
+
+        yield advance
