@@ -143,6 +143,8 @@ def everything() -> AnnData:
     al.tl.associate(adata, "several", mask_var=some)
     al.tl.associate(adata, variance="refit", key_added="refit")
     al.tl.associate(adata, "several", test="lrt", variance="screen", key_added="screen")
+    al.tl.associate(adata, "several", test=["wald", "lrt", "score"], key_added="three")
+    al.tl.associate(adata, test=["score", "wald"], variance="refit", key_added="two")
     al.tl.associate(adata, "genomic", loco="chrom")
     return adata
 

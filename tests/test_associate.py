@@ -13,7 +13,7 @@ import annlmm as al
 from annlmm._slots.results import association_fields
 
 COVARIATES = ["age", "sex"]
-NULL_FIELDS = association_fields("null")
+NULL_FIELDS = association_fields({"variance": "null"})
 STORES = {
     "dense": np.asarray,
     "fortran": np.asfortranarray,
@@ -479,3 +479,50 @@ def test_names_that_are_not_unique_do_no_harm():
     al.tl.associate(twin)
     for name in NULL_FIELDS:
         assert twin.var[f"lmm_{name}"].tolist() == pytest.approx(adata.var[f"lmm_{name}"].tolist(), nan_ok=True)
+
+
+@pytest.mark.parametrize("variance", ["null", "refit", "screen"])
+@pytest.mark.parametrize("kernel", ["grm", "group"])
+@pytest.mark.parametrize("phenotype", ["y", ["y", "y2"]], ids=["one", "two"])
+def test_all_three_tests_in_one_call(variance, kernel, phenotype):
+    """One pass gives what three calls give; the first test has all fields, the others their p-values."""
+    adata = cohort(60, 20)
+    if kernel == "grm":
+        al.pp.kernel_grm(adata)
+    else:
+        al.pp.kernel_group(adata, "donor")
+    al.tl.fit_null(adata, phenotype, covariates=["age"])
+    tests = ["wald", "lrt", "score"]
+    slot = "var" if phenotype == "y" else "varm"
+    for order in (tests, tests[::-1]):
+        al.tl.associate(adata, test=order, variance=variance, threshold=0.5, key_added="all")
+        for k, test in enumerate(order):
+            al.tl.associate(adata, test=test, variance=variance, threshold=0.5, key_added="one")
+            for name in NULL_FIELDS if k == 0 else ("p_value", "neg_log10_p_value"):
+                field = f"all_{name}" if k == 0 else f"all_{name}_{test}"
+                got, expected = getattr(adata, slot)[field], getattr(adata, slot)[f"one_{name}"]
+                if name == "status":
+                    assert (np.asarray(got) == np.asarray(expected)).all()
+                else:
+                    # The paths through U and through the Cholesky factor differ by rounding.
+                    np.testing.assert_allclose(got, expected, rtol=1e-8, atol=1e-10, err_msg=field)
+        table = al.get.association(adata, "all", phenotype="y")
+        assert [c for c in table if c.startswith("p_value_")] == [f"p_value_{t}" for t in tests if t != order[0]]
+    al.tl.associate(adata, test="lrt", key_added="all")
+    assert not [name for name in getattr(adata, slot) if name.startswith("all_p_value_")]
+
+
+@pytest.mark.parametrize(
+    ("test", "message"),
+    [
+        (["wald", "wald"], r"test: must name each test once, received \['wald', 'wald'\]"),
+        ([], r"test: must name each test once, received \[\]"),
+        (["wald", "bayes"], r"test: must be one of 'wald', 'lrt', 'score', received 'bayes'"),
+        (["wald", 3], r"test: must be one of 'wald', 'lrt', 'score', received 3"),
+    ],
+)
+def test_a_list_of_tests_that_cannot_be(test, message):
+    adata = cohort()
+    al.tl.fit_null(adata, "y", kernel=None)
+    with untouched(adata), pytest.raises(ValueError, match=message):
+        al.tl.associate(adata, test=test)

@@ -31,7 +31,7 @@ def test_association_of_one_phenotype():
     al.tl.fit_null(adata, "y", gamma=1.0)
     al.tl.associate(adata)
     table = al.get.association(adata)
-    assert list(table.columns) == list(association_fields("null"))
+    assert list(table.columns) == list(association_fields({"variance": "null"}))
     assert table.index.equals(adata.var_names)
     for name in table:
         assert table[name].tolist() == pytest.approx(adata.var[f"lmm_{name}"].tolist(), nan_ok=True)
@@ -73,7 +73,7 @@ def test_association_of_several_phenotypes():
     al.tl.fit_null(adata, PHENOTYPES, gamma=1.0)
     al.tl.associate(adata, mask_var="chosen", key_added="scan")
     long = al.get.association(adata, "scan")
-    assert list(long.columns) == ["phenotype", *association_fields("null")]
+    assert list(long.columns) == ["phenotype", *association_fields({"variance": "null"})]
     assert long.shape[0] == 180
     assert list(long["phenotype"].cat.categories) == PHENOTYPES
     for j, phenotype in enumerate(PHENOTYPES):

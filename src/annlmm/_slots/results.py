@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from annlmm._slots.access import hint, storable, write_slots
 from annlmm._slots.schema import fields_of
 from annlmm.model.association import STATUS, Association
+from annlmm.model.hypothesis import TESTS
 
 Float = NDArray[np.float64]
 
@@ -21,10 +22,24 @@ Float = NDArray[np.float64]
 REFIT_FIELDS = ("h_sq", "log_likelihood", "refit")
 
 
-def association_fields(variance: str = "refit") -> tuple[str, ...]:
-    """Field names without the key, in the order of the schema."""
-    names = (field.name.removeprefix("{key}_") for field in fields_of("associate") if field.slot == "var")
-    return tuple(name for name in names if variance != "null" or name not in REFIT_FIELDS)
+def association_fields(params: Mapping[str, Any] | None = None) -> tuple[str, ...]:
+    """Field names without the key, in the order of the schema: all, or those of an association with these `params`."""
+    names = tuple(field.name.removeprefix("{key}_") for field in fields_of("associate") if field.slot == "var")
+    if params is None:
+        return names
+    also = {f"{stem}_{test}" for test in np.asarray(params.get("also", ())) for stem in OTHER_TESTS}
+    absent = set(REFIT_FIELDS) if str(params["variance"]) == "null" else set()
+    return tuple(name for name in names if name not in absent and (_of_other_test(name) is None or name in also))
+
+
+# Of a test that is not the first one asked for.
+OTHER_TESTS = ("p_value", "neg_log10_p_value")
+
+
+def _of_other_test(name: str) -> tuple[str, str] | None:
+    """(attribute, test) of a field like `p_value_lrt`."""
+    stem, _, test = name.rpartition("_")
+    return (stem, test) if stem in OTHER_TESTS and test in TESTS else None
 
 
 def adjust(p_value: Float) -> Float:
@@ -50,25 +65,30 @@ def check_prefix(adata: AnnData, prefix: str, null_key: str) -> None:
 def write_association(
     adata: AnnData,
     prefix: str,
-    results: Sequence[Association],
+    tested: Mapping[str, Sequence[Association]],
     names: Sequence[str],
     params: Mapping[str, Any],
     *,
     null_key: str,
     loco_fits: pd.DataFrame | None = None,
 ) -> None:
-    """Write the results of `associate`; those of an earlier scan under the same prefix go."""
+    """Write the results of `associate`, the main test first; those of an earlier scan under the same prefix go."""
+    results = next(iter(tested.values()))
     single = len(results) == 1
     slot, other = ("var", "varm") if single else ("varm", "var")
     slots: dict[tuple[str, str], Any] = {}
-    written = association_fields(str(params["variance"]))
+    written = association_fields({key: value for key, value in params.items() if value is not None})
     for name in written:
         if name == "status":
             texts = np.array(STATUS, dtype=object)[np.stack([result.status for result in results], axis=1)]
             first = pd.Categorical(texts[:, 0], categories=list(STATUS))
             value: Any = pd.Series(first, index=adata.var_names) if single else texts
         else:
-            columns = [adjust(result.p_value) if name == "p_adjusted" else getattr(result, name) for result in results]
+            attribute, test = _of_other_test(name) or (name, None)
+            columns = [
+                adjust(result.p_value) if name == "p_adjusted" else getattr(result, attribute)
+                for result in (results if test is None else tested[test])
+            ]
             value = columns[0] if single else np.stack(columns, axis=1)
         slots[(slot, f"{prefix}_{name}")] = value
     entry = dict(adata.uns.get(prefix, {})) if prefix == null_key else {"phenotypes": list(names)}
@@ -78,7 +98,7 @@ def write_association(
         entry["loco_fits"] = loco_fits
     slots[("uns", prefix)] = storable(entry)
     stale = [(other, f"{prefix}_{name}") for name in association_fields()]
-    stale += [(slot, f"{prefix}_{name}") for name in REFIT_FIELDS if name not in written]
+    stale += [(slot, f"{prefix}_{name}") for name in association_fields() if name not in written]
     write_slots(adata, slots, remove=stale)
 
 
@@ -93,7 +113,7 @@ def read_association(adata: AnnData, key: str, phenotype: str | None = None) -> 
     names = [str(name) for name in np.asarray(entry["phenotypes"])]
     if phenotype is not None and phenotype not in names:
         raise KeyError(f"phenotype={phenotype!r}: not among those of key={key!r}; {hint(phenotype, names)}")
-    fields = association_fields(str(entry["association"]["variance"]))
+    fields = association_fields(entry["association"])
     slot = "var" if len(names) == 1 else "varm"
     gone = [f"{key}_{name}" for name in fields if f"{key}_{name}" not in getattr(adata, slot)]
     if gone:

@@ -117,6 +117,11 @@ FIELDS: tuple[Field, ...] = (
         ("{key}_h_sq", "float64", "h² with the feature in the model (variance='refit' or 'screen')"),
         ("{key}_log_likelihood", "float64", "log-likelihood with the feature, restricted for wald (the same)"),
         ("{key}_refit", "bool", "whether γ was estimated again with the feature (the same)"),
+        *(
+            (f"{{key}}_{stem}_{test}", "float64", f"{doc} of the {test} test, where it is one of several (not the first)")
+            for test in ("wald", "lrt", "score")
+            for stem, doc in (("p_value", "p"), ("neg_log10_p_value", "−log₁₀ p"))
+        ),
         (
             "{key}_status",
             "category",
@@ -130,7 +135,7 @@ FIELDS: tuple[Field, ...] = (
         (
             "association",
             "dict",
-            "test, variance, threshold, df, layer, mask, missing, loco, gamma, number tested, null",
+            "test, also (other tests), variance, threshold, df, layer, mask, missing, loco, gamma, number tested, null",
         ),
         ("loco_fits", "DataFrame", "with loco=: chromosome, phenotype and the scalars of its null fit, one row each"),
     ),

@@ -177,9 +177,13 @@ class ScanEngine:
         self.reduction: Reduction = make_reduction(my, design, basis, self.space)
         self.evaluator = Evaluator(self.reduction.finisher, tests, refuse_missing)
         self.triangular: TriangularScan | None = None
-        only = tests[0]
-        if len(tests) == len(only.scans) == 1 and isinstance(basis, DenseBasis) and only.variance != "refit":
-            self.triangular = triangular_scan(only.scans[0], my[:, 0], design, basis)
+        first = tests[0].scans[0]
+        # One response at one γ: the rotation is not needed.
+        alone = len(tests[0].scans) == 1 and all(
+            each.scans[0].gamma == first.gamma and each.variance != "refit" for each in tests
+        )
+        if alone and isinstance(basis, DenseBasis):
+            self.triangular = triangular_scan(first, my[:, 0], design, basis)
 
     def test(self, block: Any) -> list[Association]:
         """Test a block of features on all rows (n × b: numpy, CSR or CSC); it is not changed."""
@@ -206,17 +210,18 @@ class ScanEngine:
 
     def _triangular(self, triangular: TriangularScan, block: Float) -> tuple[list[Association], NDArray[np.intp]]:
         """Without statistics; a screen makes those of the features that it refits."""
-        (tests,) = self.evaluator.tests
         with np.errstate(invalid="ignore", over="ignore"):
             ratios = triangular.ratios(block)
         unsettled = ~(ratios.den[0] > UNSETTLED * ratios.norm)
         status = np.where(unsettled, UNTESTED, OK).astype(np.int8)
-        result = tests.scans[0].finish(ratios.num[0], ratios.den[0], status, tests.test)
-        if tests.variance == "screen":
-            below = tests.below(result)
+        results = []
+        for tests in self.evaluator.tests:
+            result = tests.scans[0].finish(ratios.num[0], ratios.den[0], status, tests.test)
+            below = tests.below(result) if tests.variance == "screen" else np.zeros(0, dtype=np.intp)
             if below.size:
                 result.assign(below, tests.refit(self._careful_features(block[:, below])[0], 0))
-        return [result], np.flatnonzero(unsettled)
+            results.append(result)
+        return results, np.flatnonzero(unsettled)
 
     def _careful_features(self, block: Any) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
         refuse = self.evaluator.refuse_missing

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
@@ -29,7 +30,7 @@ def associate(
     *,
     layer: str | None = None,
     mask_var: Any = None,
-    test: str = "wald",
+    test: str | Sequence[str] = "wald",
     variance: str = "null",
     threshold: float = 1e-4,
     df: str = "satterthwaite",
@@ -54,6 +55,8 @@ def associate(
     test
         'wald' (F on 1 and n−p−1 degrees of freedom, exact given γ), 'lrt' (χ², the test of Hail; anticonservative below a few
         hundred observations) or 'score' (GEMMA's p_score, at the maximum-likelihood γ: re-estimated if the null model is REML).
+        A list, e.g. ``["wald", "lrt", "score"]``: all of them in one pass; the first is the one that all fields belong to, the
+        p-values of the others are written beside it.
     variance
         'null': γ stays as in the null model (EMMAX, P3D, Hail). 'refit': it is estimated again with each feature, by REML for
         the Wald test and by ML for the likelihood ratio (GEMMA's p_wald and p_lrt); the score test needs none. 'screen':
@@ -110,7 +113,7 @@ def associate(
     """
     start = perf_counter()
     check_adata(adata)
-    _check_choice("test", test, TESTS)
+    tests = _tests(test)
     _check_choice("variance", variance, VARIANCES)
     _check_choice("df", df, DEGREES)
     if isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.number)) or not 0 < threshold <= 1:
@@ -125,11 +128,11 @@ def associate(
 
     chromosome, kernel_params = check_loco(adata, stored, loco) if loco is not None else (None, {})
 
-    results = [Association.empty(adata.n_vars, MASKED) for _ in stored.names]
-    options = ScanOptions(test, variance, float(threshold), df)
+    results = {name: [Association.empty(adata.n_vars, MASKED) for _ in stored.names] for name in tests}
+    options = ScanOptions(tests, variance, float(threshold), df)
     features = Features(adata, matrix, missing)
     gammas, fits = stored.gamma.copy(), None
-    _warn_small(stored, test)
+    _warn_small(stored, tests)
     if chromosome is not None:
         fits = loco_scan(adata, stored, chromosome, kernel_params, features, columns, options, results)
     else:
@@ -139,7 +142,8 @@ def associate(
 
     params = {
         "null": key,
-        "test": test,
+        "test": tests[0],
+        "also": tests[1:] or None,
         "variance": variance,
         "threshold": float(threshold) if variance == "screen" else None,
         "df": df,
@@ -148,22 +152,34 @@ def associate(
         "mask_var": mask_var if isinstance(mask_var, str) else None if mask_var is None else "array",
         "loco": loco,
         "gamma": None if loco else gammas,
-        "n_tested": int(sum(np.isfinite(result.p_value).sum() for result in results)),
+        "n_tested": int(sum(np.isfinite(result.p_value).sum() for result in results[tests[0]])),
     }
     out = target(adata, copy)
     write_association(out, prefix, results, stored.names, params, null_key=key, loco_fits=fits)
-    counts = np.bincount(np.concatenate([result.status for result in results]), minlength=len(STATUS))
+    counts = np.bincount(np.concatenate([result.status for result in results[tests[0]]]), minlength=len(STATUS))
     summary = ", ".join(f"{count} {status}" for status, count in zip(STATUS, counts, strict=True) if count)
-    logger.info(f"associate: {test} test of {columns.size} features with {', '.join(stored.names[:3])}: {summary}")
+    logger.info(
+        f"associate: {', '.join(tests)} test of {columns.size} features with {', '.join(stored.names[:3])}: {summary}"
+    )
     logger.info(
         f"    wrote .{'var' if len(stored.names) == 1 else 'varm'}['{prefix}_beta'], _standard_error, _p_value, … ({perf_counter() - start:.1f} s)"
     )
     return out if copy else None
 
 
-def _warn_small(stored: StoredNull, test: str) -> None:
+def _tests(test: str | Sequence[str]) -> tuple[str, ...]:
+    """The tests that are asked for, the main one first."""
+    tests = (test,) if isinstance(test, str) else tuple(test)
+    for name in tests:
+        _check_choice("test", name, TESTS)
+    if not tests or len(set(tests)) < len(tests):
+        raise ValueError(f"test: must name each test once, received {test!r}")
+    return tests
+
+
+def _warn_small(stored: StoredNull, tests: tuple[str, ...]) -> None:
     left = min(rows.size for rows, _ in stored.patterns()) - len(stored.terms)
-    if test == "lrt" and left < 200:
+    if "lrt" in tests and left < 200:
         logger.warning(
             f"test='lrt': {left} residual degrees of freedom; the χ² approximation is anticonservative below 200 "
             "(1.5 times the nominal size at 0.05 and 18 times at 5e-8 for n = 50, p = 8); test='wald' is exact given γ"
@@ -171,5 +187,5 @@ def _warn_small(stored: StoredNull, test: str) -> None:
 
 
 def _check_choice(argument: str, value: Any, choices: Any) -> None:
-    if value not in tuple(choices):
+    if not isinstance(value, str) or value not in tuple(choices):
         raise ValueError(f"{argument}: must be one of {', '.join(map(repr, choices))}, received {value!r}")

@@ -75,7 +75,7 @@ def loco_scan(
     features: Features,
     columns: NDArray[np.intp],
     options: ScanOptions,
-    results: list[Association],
+    results: dict[str, list[Association]],
 ) -> pd.DataFrame:
     """Test every chromosome at the null of the others; the null fits, one row per chromosome and phenotype.
 
@@ -138,8 +138,8 @@ def _check_unchanged(adata: AnnData, stored: StoredNull, kernel: Float, scale: b
         )
     nothing = np.zeros(0, dtype=np.intp)
     for rows, members in stored.patterns():
-        options = ScanOptions("wald", "null", 1.0, "residual")
-        run_scan(stored.model(adata, rows), stored, rows, members, stored.gamma.copy(), features, nothing, options, [])
+        options = ScanOptions(("wald",), "null", 1.0, "residual")
+        run_scan(stored.model(adata, rows), stored, rows, members, stored.gamma.copy(), features, nothing, options, {})
 
 
 def _basis(kernel: Float, rows: NDArray[np.intp], center: bool) -> DenseBasis:

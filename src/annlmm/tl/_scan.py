@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from annlmm.tl._pass import Features, one_pass
 class ScanOptions:
     """What is tested and how: the arguments of `al.tl.associate`."""
 
-    test: str
+    tests: tuple[str, ...]
     variance: str
     threshold: float
     df: str
@@ -37,29 +38,27 @@ def run_scan(
     features: Features,
     columns: NDArray[np.intp],
     options: ScanOptions,
-    results: list[Association],
+    results: dict[str, list[Association]],
     *,
     check: bool = True,
 ) -> None:
-    """Test `columns` against the phenotypes `members` at `gammas`, into `results`.
+    """Test `columns` against the phenotypes `members` at `gammas`, into the `results` of each test.
 
-    `gammas` is changed where the test takes another γ than the null model's; `check` compares the null with what was stored.
+    `gammas` is changed where the first test takes another γ than the null model's; `check` compares the null with what was
+    stored.
     """
-    scans, exact, my = _scans(model, stored, rows, members, options, gammas, check=check)
-    tests = FeatureTests(
-        options.test,
-        options.variance if model.basis.rank else "null",  # least squares has no γ to estimate
-        scans,
-        exact,
-        options.threshold,
-        options.df == "satterthwaite",
-    )
-    engine = ScanEngine(model.design, model.basis, my, [tests], refuse_missing=features.refuse_missing)
+    variance = options.variance if model.basis.rank else "null"  # least squares has no γ to estimate
+    tests, null_gammas = [], gammas.copy()
+    for k, test in enumerate(options.tests):
+        at = gammas if k == 0 else null_gammas.copy()
+        scans, exact, my = _scans(model, stored, rows, members, test, variance, at, check=check)
+        tests.append(FeatureTests(test, variance, scans, exact, options.threshold, options.df == "satterthwaite"))
+    engine = ScanEngine(model.design, model.basis, my, tests, refuse_missing=features.refuse_missing)
     for chosen, parts in one_pass(
         features, rows, columns, engine.reduction, engine.test, engine.evaluator, engine.carefully, "associate"
     ):
-        for j, part in zip(members, parts, strict=True):
-            results[j].assign(chosen, part)
+        for (test, j), part in zip(product(options.tests, members), parts, strict=True):
+            results[test][j].assign(chosen, part)
 
 
 def _scans(
@@ -67,7 +66,8 @@ def _scans(
     stored: StoredNull,
     rows: NDArray[np.intp],
     members: list[int],
-    options: ScanOptions,
+    test: str,
+    variance: str,
     gammas: NDArray[np.float64],
     *,
     check: bool,
@@ -77,7 +77,7 @@ def _scans(
     # GEMMA's score test takes the maximum-likelihood γ of the null.
     likelihood = (
         NullModel(model.design, model.basis, reml=False, identifiable=False, kernel=model.kernel)
-        if options.test == "score" and stored.reml
+        if test == "score" and stored.reml
         else model
     )
     for j in members:
@@ -95,6 +95,6 @@ def _scans(
             scan = make_scan(model.space, u, float(rest @ rest), float(gammas[j]))
         scans.append(scan)
         residuals.append(my)
-        if model.basis.rank and (options.variance != "null" or isinstance(model.basis, GroupBasis)):
-            exact.append(make_exact_scan(model.space, model.response(y), reml=options.test == "wald", name=name))
+        if model.basis.rank and (variance != "null" or isinstance(model.basis, GroupBasis)):
+            exact.append(make_exact_scan(model.space, model.response(y), reml=test == "wald", name=name))
     return scans, exact, np.stack(residuals, axis=1)
