@@ -356,3 +356,46 @@ def _scanned(adata):
         del adata.var["lmm_beta"]
     al.tl.associate(adata)
     return adata
+
+
+@pytest.mark.parametrize("maker", [name for name in MAKERS if name not in LAZY])
+@pytest.mark.parametrize("kernel", ["group", "low"])
+def test_memory_of_a_scan(maker, kernel, tmp_path, monkeypatch):
+    """What a scan of 20 MB allocates at its peak: the blocks in flight, and the results."""
+    import tracemalloc
+
+    n, m, memory = 4000, 600, 3_000_000
+    rng = np.random.default_rng(2)
+    x = rng.poisson(0.2, (n, m)).astype(np.float64)
+    options = {"chunks": (500, 100)} if "tiles" in maker else {}
+    if "row chunks" in maker:
+        options = {"chunks": (100, m)}
+    if "column chunks" in maker:
+        options = {"chunks": (n, 5)}
+    matrix = (
+        stored(maker[:2] if maker[:2] == "h5" else "zarr", **options)(x, tmp_path)
+        if options
+        else MAKERS[maker](x, tmp_path)
+    )
+    obs = pd.DataFrame({"donor": pd.Categorical(rng.integers(0, 20, n).astype(str)), "y": rng.normal(size=n)})
+    adata = ad.AnnData(sparse.csr_matrix((n, m)), obs=obs.set_index(obs.index.astype(str)))
+    adata.obsm["X_pca"] = rng.normal(size=(n, 5))
+    if kernel == "group":
+        al.pp.kernel_group(adata, "donor")
+    else:
+        al.pp.kernel_linear(adata, "X_pca")
+    al.tl.fit_null(adata, "y", gamma=0.3)
+    table(adata, matrix)  # compiles
+    monkeypatch.setattr(al.settings, "block_memory", memory)
+    monkeypatch.setattr(al.settings, "threads", 2)
+    from annlmm.tl import _associate
+
+    monkeypatch.setattr(_associate, "feature_matrix", lambda *_: matrix)
+    tracemalloc.start()
+    al.tl.associate(adata)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    # n × (U, Q, y, a few of their copies) and the tables are small: 30 columns of n or m numbers. Half of the limit is for what is
+    # read and half for sums; a conversion to float64 and a selection hold a block twice for a moment, and zarr holds the chunks
+    # that it decoded beside the array that it makes of them.
+    assert peak <= (2.0 if "zarr" in maker else 1.5) * memory + 30 * 8 * (n + m), f"{peak / 1e6:.1f} MB"

@@ -27,12 +27,13 @@ def _dense_layout(x: Any) -> Layout:
 @fetch.register(h5py.Dataset)
 @fetch.register(zarr.Array)
 def _fetch_dense(x: Any, rows: Index, columns: Index) -> NDArray[Any]:
-    out = np.empty((rows.size, columns.size), dtype=x.dtype)
-    if not out.size:
-        return out
+    if not rows.size or not columns.size:
+        return np.empty((rows.size, columns.size), dtype=x.dtype)
     left, right = int(columns[0]), int(columns[-1]) + 1
-    together = is_range(rows) and is_range(columns)
-    height = rows.size if together else max(1, READ_BYTES // (x.dtype.itemsize * (right - left)))
+    if is_range(rows) and is_range(columns):
+        return np.asarray(x[int(rows[0]) : int(rows[-1]) + 1, left:right])
+    out = np.empty((rows.size, columns.size), dtype=x.dtype)
+    height = max(1, READ_BYTES // (x.dtype.itemsize * (right - left)))
     for start in range(0, rows.size, height):
         wanted = rows[start : start + height]
         # What lies between the rows and columns that are wanted is read with them: picking them on disk is far slower.

@@ -23,7 +23,8 @@ def association(adata: AnnData, key: str = "lmm", *, phenotype: str | None = Non
     -------
     DataFrame
         Indexed by the features, in the order of `.var`: beta, standard_error, statistic, df, chi_sq, sigma_sq, tau_sq, p_value,
-        neg_log10_p_value, p_adjusted, status.
+        neg_log10_p_value, p_adjusted, status; h_sq, log_likelihood and refit where γ was estimated again, and the p-values of
+        further tests (``p_value_lrt``, …) where several were asked for.
 
     Raises
     ------

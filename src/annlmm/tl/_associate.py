@@ -48,8 +48,9 @@ def associate(
     key
         Of the null model.
     layer
-        Layer to take the features from instead of `.X`: a numpy array or a scipy CSR/CSC matrix. Sparse input is never made
-        dense or centred.
+        Layer to take the features from instead of `.X`. Both may be a numpy array, a scipy CSR or CSC matrix, on disk (backed
+        h5ad, HDF5, zarr) or a dask array, which runs on the current dask scheduler or cluster. Sparse input is never made
+        dense or centred; `al.settings.block_memory` bounds what is held at once.
     mask_var
         Features to test: a boolean column of `.var` or a boolean array; the others get the status 'masked'.
     test
