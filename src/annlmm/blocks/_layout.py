@@ -34,6 +34,8 @@ class Layout:
         Sparse: where each row (or column) begins among the stored values; None if dense.
     by_row
         Sparse: whether rows, not columns, are stored one after the other.
+    copies
+        Dense: how often a block is in memory while it is read and converted to float64.
     """
 
     shape: tuple[int, int]
@@ -42,6 +44,7 @@ class Layout:
     chunk: tuple[int, int] = (1, 1)
     indptr: NDArray[Any] | None = None
     by_row: bool = True
+    copies: int = 2
 
     @property
     def sparse(self) -> bool:

@@ -15,7 +15,7 @@ SPARSE = (sparse.csr_matrix, sparse.csr_array, sparse.csc_matrix, sparse.csc_arr
 
 @layout.register(np.ndarray)
 def _dense_layout(x: NDArray[Any]) -> Layout:
-    return Layout(x.shape, x.dtype.itemsize, in_memory=True)
+    return Layout(x.shape, x.dtype.itemsize, in_memory=True, copies=1 if x.dtype == np.float64 else 2)
 
 
 @fetch.register(np.ndarray)

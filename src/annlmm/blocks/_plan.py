@@ -68,8 +68,7 @@ def plan(how: Layout, rows: Index, columns: Index, limits: Limits) -> Iterator[T
             yield from _whole(n, columns, _narrow(min(widest, fits), m, limits))
         return
     # Whole columns: as they lie, as float64, and rotated.
-    copies = 1 if how.in_memory and how.itemsize == 8 else 2
-    width = limits.memory // (8 * (n * copies + limits.statistics) * flight)
+    width = limits.memory // (8 * (n * how.copies + limits.statistics) * flight)
     needed = min(m, how.chunk[1] if how.chunk[1] > 1 else NARROW)
     if width >= needed or limits.statistics >= n:
         width = max(1, width)
@@ -78,12 +77,19 @@ def plan(how: Layout, rows: Index, columns: Index, limits: Limits) -> Iterator[T
         yield from _whole(n, columns, _narrow(width, m, limits))
         return
     width = min(widest, m)
-    height = max(1, limits.memory // (2 * 8 * width * 2 * flight))
-    if height > how.chunk[0] > 1:
-        height = height // how.chunk[0] * how.chunk[0]
-    height = min(height, max(1, -(-n // (4 * limits.threads))) if how.in_memory else height)
+    values = limits.memory // (2 * 8 * how.copies * flight)
+    height = max(1, values // width)
+    tall, wide = how.chunk
+    if height < tall:
+        # A chunk is decoded as a whole, once: rather fewer columns, and no less than one chunk.
+        width = min(width, max(wide, values // tall // wide * wide))
+        height = tall
+    elif tall > 1:
+        height = height // tall * tall
+    elif how.in_memory:
+        height = min(height, -(-n // (4 * limits.threads)))
     # Cut where chunks end.
-    edges = np.unique(rows // height if how.chunk[0] > 1 else np.arange(n) // height, return_index=True)[1]
+    edges = np.unique(rows // height if tall > 1 else np.arange(n) // height, return_index=True)[1]
     blocks = _blocks(edges, n)
     for start in range(0, m, width):
         yield Tile(columns[start : start + width], blocks)

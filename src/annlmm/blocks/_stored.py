@@ -21,7 +21,9 @@ READ_BYTES = 2**26
 @layout.register(zarr.Array)
 def _dense_layout(x: Any) -> Layout:
     # Contiguous HDF5 has no chunks: rows lie one after the other.
-    return Layout(tuple(x.shape), x.dtype.itemsize, in_memory=False, chunk=tuple(x.chunks or (1, 1)))
+    # zarr holds the chunks as they are stored and decoded beside the array that it puts together.
+    copies = 4 if isinstance(x, zarr.Array) else 2
+    return Layout(tuple(x.shape), x.dtype.itemsize, in_memory=False, chunk=tuple(x.chunks or (1, 1)), copies=copies)
 
 
 @fetch.register(h5py.Dataset)
