@@ -55,7 +55,9 @@ class ExactScan:
         v, outside, cross = self.coordinates(features, response)
         status = feature_status(features, features.norm)
         bad = status != OK
-        fit = refitter.fit(np.where(bad, 1.0, v), np.where(bad, 1.0, outside), np.where(bad, 0.0, cross))
+        if bad.any():
+            v, outside, cross = np.where(bad, 1.0, v), np.where(bad, 1.0, outside), np.where(bad, 0.0, cross)
+        fit = refitter.fit(v, outside, cross)
         n, df = space.n, space.df_residual - 1
         beta = fit.b / fit.a
         r_sq = np.clip(fit.b * beta / fit.c, 0.0, 1.0)

@@ -116,7 +116,7 @@ class RemlSpace:
     def rotate(self, u: Float) -> Float:
         """Vᵀ a from u = Uᵀ(M a), a vector or r × m."""
         rotation = self._spectrum[1]
-        return u if rotation is None else np.asarray(rotation.T @ u)
+        return u if rotation is None else np.asarray((u.T @ rotation).T)
 
     def unrotate(self, v: Float) -> Float:
         """The r coefficients z with V v = M U z."""

@@ -14,7 +14,7 @@ from scipy import sparse
 
 from annlmm.model.basis import Basis
 from annlmm.model.design import COLLINEAR_TOLERANCE, Design
-from annlmm.model.space import RemlSpace
+from annlmm.model.space import ORTHOGONAL, RemlSpace
 
 Float = NDArray[np.float64]
 
@@ -121,7 +121,9 @@ def assemble(
     grouped: NDArray[np.bool_] | None = None,
 ) -> FeatureStatistics:
     """From the raw sums Uᵀa, Qᵀa, yᵀa, Σa², Σa: the fixed effects leave by differences, which cost digits."""
-    return _statistics(u - space.angles.t @ q, square - np.einsum("pj,pj->j", q, q), y, square, total, space, grouped)
+    t = space.angles.t
+    u = u if np.abs(t).max(initial=0.0) < ORTHOGONAL else u - (q.T @ t.T).T
+    return _statistics(u, square - np.einsum("pj,pj->j", q, q), y, square, total, space, grouped)
 
 
 def of_residual(

@@ -114,7 +114,8 @@ class RowPart:
 
     def _dense(self, block: Float) -> Sums:
         if self.u is not None:
-            inside = self.u.T @ block
+            # A feature's coordinates lie together, which a refit goes along.
+            inside = (block.T @ self.u).T
         else:
             n = block.shape[0]
             indicator = sparse.csr_array((np.ones(n), (self.codes, np.arange(n))), shape=(self.n_groups, n))
