@@ -17,7 +17,7 @@ from annlmm.model.hypothesis import TESTS, log_f_sf
 from annlmm.model.null import NullModel
 from annlmm.model.response import residual_of
 from annlmm.model.scan import FeatureTests, ScanEngine, fill_missing
-from annlmm.model.trmm import times_transposed
+from annlmm.model.triangular import triangular_product
 
 N, P, M = 36, 3, 7
 CODES = np.r_[np.arange(6), np.random.default_rng(2).integers(0, 6, N - 6)]
@@ -141,28 +141,25 @@ def test_the_triangular_path_is_taken_where_it_pays():
     assert engine(*data("full")[:2], KINDS["full"][1], 1e9).triangular is None  # the factor would lose digits
 
 
-@pytest.mark.parametrize(("m", "n"), [(1, 1), (3, 7), (7, 3), (0, 4), (130, 65)])
-def test_triangular_product(m, n):
-    rng = np.random.default_rng(m + n)
-    b, r = np.asfortranarray(rng.standard_normal((m, n))), np.asfortranarray(np.triu(rng.standard_normal((n, n))))
-    expected = b @ r.T
-    got = times_transposed(b, r)
-    assert got is b
-    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12)  # n products of numbers about 1
+@pytest.mark.parametrize(("n", "b"), [(1, 1), (3, 7), (7, 3), (4, 0), (130, 65)])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_triangular_product(n, b, order):
+    rng = np.random.default_rng(n + b)
+    t, a = rng.standard_normal((n, n)), np.array(rng.standard_normal((n, b)), order=order)
+    before = a.copy()
+    # n products of numbers about 1
+    np.testing.assert_allclose(triangular_product(t, a), np.triu(t) @ a, rtol=1e-12, atol=1e-12)
+    np.testing.assert_array_equal(a, before)
 
 
-@pytest.mark.parametrize(
-    ("b", "r"),
-    [
-        (np.ones((2, 3)), np.eye(3, order="F")),
-        (np.ones((2, 3), order="F"), np.ones((3, 3))[:, ::-1]),
-        (np.ones((2, 3), order="F"), np.eye(2, order="F")),
-        (np.ones((2, 3), np.float32, order="F"), np.eye(3, dtype=np.float32, order="F")),
-    ],
-)
-def test_triangular_product_refuses_what_it_would_misread(b, r):
-    with pytest.raises(ValueError, match="F-ordered float64 of matching shapes"):
-        times_transposed(b, r)
+@pytest.mark.parametrize("panel", [1, 7, 36, 50])
+def test_panels_of_the_triangle(panel, monkeypatch):
+    """A triangle of more rows than a panel has: every panel begins at its diagonal."""
+    y, x, k, basis, a = data("full")
+    monkeypatch.setattr("annlmm.model.triangular.PANEL", panel)
+    made = engine(y, x, basis, 0.7)
+    assert made.triangular is not None
+    assert_oracle(made.test(a)[0], y, x, k, a, 0.7, 1e-10)
 
 
 @pytest.mark.parametrize("kind", ["full", "low", "related"])

@@ -6,6 +6,8 @@ import logging
 import os
 from numbers import Real
 
+from annlmm.model.parallel import processors
+
 logger = logging.getLogger("annlmm")
 _LEVELS = (logging.ERROR, logging.WARNING, logging.INFO, logging.INFO - 5, logging.DEBUG)
 _NAMES = ("error", "warning", "info", "hint", "debug")
@@ -41,7 +43,7 @@ class Settings:
     def __init__(self) -> None:
         self.progress = True
         self.block_memory = 2**28
-        self.threads = _processors()
+        self.threads = processors()
         self.kernel_memory = _physical_memory() // 2
         self.verbosity = 1
 
@@ -74,11 +76,6 @@ class Settings:
     def __repr__(self) -> str:
         values = ", ".join(f"{name}={getattr(self, name)!r}" for name in ("verbosity", *_FLAGS, *_NUMBERS))
         return f"annlmm.settings({values})"
-
-
-def _processors() -> int:
-    affinity = getattr(os, "sched_getaffinity", None)
-    return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
 def _physical_memory() -> int:

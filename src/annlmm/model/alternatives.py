@@ -10,21 +10,25 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from annlmm.model.association import Scan
+from annlmm.model.parallel import map_blocks, processors
 from annlmm.model.rotated import RotatedData
 from annlmm.model.statistics import FeatureStatistics
 
 Float = NDArray[np.float64]
 COLUMNS = ("beta", "sigma_sq", "chi_sq", "p_value", "standard_error")
-BLOCK_BYTES = 2**27
+# Small enough for what is made of a block to stay in cache, large enough for threads.
+BLOCK_BYTES = 2**23
 
 
 def alternatives_table(data: RotatedData, scan: Scan, pa: NDArray[Any], a: NDArray[Any] | None) -> pd.DataFrame:
     """Test the columns of `pa` (r × m), with `a` (n × m) for a low-rank model, a block of columns at a time."""
     m = pa.shape[1]
     width = max(1, BLOCK_BYTES // (8 * (data.s.size + data.y.size)))
-    parts = [
-        _block(data, scan, pa[:, i : i + width], None if a is None else a[:, i : i + width]) for i in range(0, m, width)
-    ]
+
+    def part(i: int) -> Float:
+        return _block(data, scan, pa[:, i : i + width], None if a is None else a[:, i : i + width])
+
+    parts = list(map_blocks(part, range(0, m, width), processors()))
     table = np.concatenate(parts) if parts else np.zeros((0, len(COLUMNS)))
     return pd.DataFrame(table, columns=list(COLUMNS), index=pd.RangeIndex(m, name="idx"))
 

@@ -13,6 +13,7 @@ from annlmm.model.grouped import GroupedFeatures, contrast_df, screened
 from annlmm.model.hypothesis import chi_square_log_sf, log_f_sf
 from annlmm.model.profile import LOG_2PI, make_profile
 from annlmm.model.response import Response
+from annlmm.model.rotation import Rotated
 from annlmm.model.search import bounded_minimum
 from annlmm.model.space import RemlSpace
 from annlmm.model.statistics import FeatureStatistics
@@ -51,12 +52,18 @@ class ExactScan:
 
     def test(self, features: FeatureStatistics, response: int = 0) -> Association:
         """Wald by REML, likelihood ratio by ML (GEMMA's p_wald and p_lrt)."""
-        space, refitter = self.space, self.refitter
         v, outside, cross = self.coordinates(features, response)
         status = feature_status(features, features.norm)
+        rows = np.array(v.T, order="C")
+        return self.test_rotated(Rotated(rows, features.norm, outside, cross[:, None], features.grouped, status))
+
+    def test_rotated(self, features: Rotated, response: int = 0) -> Association:
+        """The same of features that are in the REML space already; coordinates of those that are not tested are lost."""
+        space, refitter = self.space, self.refitter
+        v, outside, cross, status = features.v, features.outside, features.cross[:, response], features.status.copy()
         bad = status != OK
         if bad.any():
-            v, outside, cross = np.where(bad, 1.0, v), np.where(bad, 1.0, outside), np.where(bad, 0.0, cross)
+            v[bad], outside, cross = 1.0, np.where(bad, 1.0, outside), np.where(bad, 0.0, cross)
         fit = refitter.fit(v, outside, cross)
         n, df = space.n, space.df_residual - 1
         beta = fit.b / fit.a
@@ -78,7 +85,8 @@ class ExactScan:
         statistic, nu = (f, np.full_like(beta, float(df))) if refitter.reml else (ratio, np.full_like(beta, np.nan))
         grouped = np.flatnonzero(features.grouped & ~bad & ~at_one)
         if refitter.reml and grouped.size:
-            nu[grouped] = self._grouped_df(v, outside, cross, beta, variance, fit.gamma, grouped)
+            inside = v[grouped, : space.k].T
+            nu[grouped] = self._grouped_df(inside, outside, cross, beta, variance, fit.gamma, grouped)
             log_p[grouped] = log_f_sf(f[grouped], nu[grouped])
         values = {
             "beta": beta,
@@ -98,11 +106,16 @@ class ExactScan:
         bad |= np.isnan(fit.gamma)
         return Association(**{k: np.where(bad, np.nan, x) for k, x in values.items()}, refit=~bad, status=status)
 
+    def ratios(self, features: Rotated, gamma: float, response: int = 0) -> tuple[Float, Float]:
+        """num and den at one γ: B and A."""
+        v, w = features.v[:, : self.space.k], 1.0 / (1.0 + gamma * self.space.mu)
+        return v @ (w * self.refitter.y) + features.cross[:, response], (v * v) @ w + features.outside
+
     def _grouped_df(
         self, v: Float, outside: Float, cross: Float, beta: Float, tau_sq: Float, gamma: Float, chosen: NDArray[np.intp]
     ) -> Float:
         """Satterthwaite degrees of freedom of group-constant features, from the observed information in the interior."""
-        v, outside, cross, beta, tau_sq = v[:, chosen], outside[chosen], cross[chosen], beta[chosen], tau_sq[chosen]
+        outside, cross, beta, tau_sq = outside[chosen], cross[chosen], beta[chosen], tau_sq[chosen]
         y, rest = self.refitter.y, self.refitter.rest
         observed = (
             (y[:, None] - v * beta) / np.sqrt(tau_sq),

@@ -62,9 +62,11 @@ def log_f_sf(f: Float, df: float | Float) -> Float:
     with np.errstate(divide="ignore", invalid="ignore"):
         x, y = df / (df + f), 1.0 / (1.0 + df / f)
         lower = betainc(0.5, a, y)
-        # From whichever of x and y = 1 − x is small, so that neither p near 1 nor p near 0 is a difference.
-        upper = np.where(x < 0.5, betainc(a, 0.5, x), betaincc(0.5, a, y))
-        out = np.where(lower < 0.5, np.log1p(-lower), np.log(upper))
+        out = np.log1p(-lower)
+        # 1 − lower keeps its digits down to p = 0.1; below, from whichever of x and y = 1 − x is small. `betaincc` is slow.
+        small = np.flatnonzero(~(lower < 0.9))
+        a_, x_, y_ = a.flat[small], x.flat[small], y.flat[small]
+        out.flat[small] = np.log(np.where(x_ < 0.5, betainc(a_, 0.5, x_), betaincc(0.5, a_, y_)))
     tail = np.flatnonzero((out < -600) & np.isfinite(f))
     if tail.size:
         out = np.array(out)

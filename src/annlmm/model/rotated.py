@@ -54,6 +54,11 @@ class RotatedData:
         return residual_of(self.y, self.design)[0]
 
     @cached_property
+    def _linear(self) -> Float:
+        """Q and My, for one pass over the features."""
+        return np.column_stack([self.design.q, self._my])
+
+    @cached_property
     def response(self) -> Response:
         """The response in the coordinates of the model."""
         keep = self._positive
@@ -82,9 +87,11 @@ class RotatedData:
 
     def raw_features(self, pa: Float, a: Float) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
         """`features` from sums over the block as it is, and which of them this leaves unsettled (as `raw_statistics`)."""
-        q, y = self.design.q.T @ a, a.T @ self._my[:, None]
+        linear = self._linear.T @ a
+        q, y = linear[:-1], linear[-1:].T
         square = np.einsum("ij,ij->j", a, a)
-        features = assemble(pa[self._positive], q, y, square, np.zeros_like(square), self.design, self.space)
+        u = pa if self._positive.all() else pa[self._positive]
+        features = assemble(u, q, y, square, np.zeros_like(square), self.design, self.space)
         return features, ~(features.norm > UNSETTLED * square)
 
     def features(self, pa: Float, a: Float) -> FeatureStatistics:

@@ -13,6 +13,7 @@ from annlmm.model.association import ALL_MISSING, OK, UNTESTED, Association, Sca
 from annlmm.model.basis import Basis, DenseBasis
 from annlmm.model.design import Design
 from annlmm.model.exact import ExactScan, grouped_tests
+from annlmm.model.rotation import Rotation, make_rotation
 from annlmm.model.space import RemlSpace
 from annlmm.model.statistics import UNSETTLED, FeatureStatistics, feature_statistics
 from annlmm.model.sums import Finisher, Reduction, Sums, make_reduction
@@ -170,7 +171,14 @@ class ScanEngine:
     """
 
     def __init__(
-        self, design: Design, basis: Basis, my: Float, tests: list[FeatureTests], *, refuse_missing: bool = False
+        self,
+        design: Design,
+        basis: Basis,
+        my: Float,
+        tests: list[FeatureTests],
+        *,
+        refuse_missing: bool = False,
+        threads: int = 1,
     ) -> None:
         self.design, self.basis, self.my = design, basis, my
         self.space: RemlSpace = tests[0].scans[0].space
@@ -183,14 +191,19 @@ class ScanEngine:
             each.scans[0].gamma == first.gamma and each.variance != "refit" for each in tests
         )
         if alone and isinstance(basis, DenseBasis):
-            self.triangular = triangular_scan(first, my[:, 0], design, basis)
+            self.triangular = triangular_scan(first, my[:, 0], design, basis, threads)
+        self.rotation: Rotation | None = None
+        if tests[0].variance == "refit" and isinstance(basis, DenseBasis):
+            self.rotation = make_rotation(my, design, basis, self.space)
 
     def test(self, block: Any) -> list[Association]:
         """Test a block of features on all rows (n × b: numpy, CSR or CSC); it is not changed."""
-        if self.triangular is None or sparse.issparse(block):
-            results, unsettled = self.evaluator(self.reduction.rows.sums(block))
-        else:
+        if self.triangular is not None and not sparse.issparse(block):
             results, unsettled = self._triangular(self.triangular, block)
+        elif self.rotation is not None and not sparse.issparse(block):
+            results, unsettled = self._rotated(self.rotation, block)
+        else:
+            results, unsettled = self.evaluator(self.reduction.rows.sums(block))
         if unsettled.size:
             try:
                 parts = self.carefully(block[:, unsettled])
@@ -222,6 +235,19 @@ class ScanEngine:
                 result.assign(below, tests.refit(self._careful_features(block[:, below])[0], 0))
             results.append(result)
         return results, np.flatnonzero(unsettled)
+
+    def _rotated(self, rotation: Rotation, block: Float) -> tuple[list[Association], NDArray[np.intp]]:
+        """Straight into the REML space; the score test takes its γ there."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            features = rotation(block)
+        results = []
+        for tests in self.evaluator.tests:
+            for t, (scan, exact) in enumerate(zip(tests.scans, tests.exact, strict=True)):
+                if tests.test == "score":
+                    results.append(scan.finish(*exact.ratios(features, scan.gls.gamma, t), features.status, tests.test))
+                else:
+                    results.append(exact.test_rotated(features, t))
+        return results, np.flatnonzero(features.status == UNTESTED)
 
     def _careful_features(self, block: Any) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
         refuse = self.evaluator.refuse_missing

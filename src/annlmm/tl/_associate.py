@@ -14,6 +14,7 @@ from annlmm._slots.results import check_prefix, write_association
 from annlmm._slots.schema import documents
 from annlmm.model.association import MASKED, STATUS, Association
 from annlmm.model.hypothesis import TESTS
+from annlmm.model.parallel import one_blas_thread
 from annlmm.tl._loco import check_loco, loco_scan
 from annlmm.tl._pass import Features
 from annlmm.tl._scan import ScanOptions, run_scan
@@ -137,9 +138,10 @@ def associate(
     if chromosome is not None:
         fits = loco_scan(adata, stored, chromosome, kernel_params, features, columns, options, results)
     else:
-        for rows, members in stored.patterns():
-            model = stored.model(adata, rows)
-            run_scan(model, stored, rows, members, gammas, features, columns, options, results)
+        with one_blas_thread():
+            for rows, members in stored.patterns():
+                model = stored.model(adata, rows)
+                run_scan(model, stored, rows, members, gammas, features, columns, options, results)
 
     params = {
         "null": key,

@@ -8,6 +8,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
+from annlmm._settings import settings
 from annlmm._slots.fit import StoredNull
 from annlmm.model.association import Association, Scan, make_scan
 from annlmm.model.basis import GroupBasis
@@ -53,7 +54,9 @@ def run_scan(
         at = gammas if k == 0 else null_gammas.copy()
         scans, exact, my = _scans(model, stored, rows, members, test, variance, at, check=check)
         tests.append(FeatureTests(test, variance, scans, exact, options.threshold, options.df == "satterthwaite"))
-    engine = ScanEngine(model.design, model.basis, my, tests, refuse_missing=features.refuse_missing)
+    engine = ScanEngine(
+        model.design, model.basis, my, tests, refuse_missing=features.refuse_missing, threads=settings.threads
+    )
     for chosen, parts in one_pass(
         features, rows, columns, engine.reduction, engine.test, engine.evaluator, engine.carefully, "associate"
     ):
