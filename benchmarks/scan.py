@@ -1,67 +1,49 @@
-"""The association scan beside the bare product U.T @ G, and beside a loop over features.
+"""The dense scan beside the bare product U.T @ G, and `LinearMixedModel.fit_alternatives` beside a loop over features.
 
 The whole call is timed: reading the slots, preparing γ, the scan, p-values, writing `.var`.
 """
 
 from __future__ import annotations
 
-import platform
-import time
-from collections.abc import Callable
-from importlib.metadata import version
-from pathlib import Path
-
 import numpy as np
-from anndata import AnnData
+from _common import COMPARISON, Report, interleaved, largest, parser, start
+from _data import cohort
 from scipy.stats import chi2
-from threadpoolctl import threadpool_info
 
 import annlmm as al
 
-RUNS = 5
 
-
-def median(function: Callable[[], object]) -> float:
-    """Median seconds of `RUNS` calls after one that is not counted."""
-    function()
-    times = []
-    for _ in range(RUNS):
-        start = time.perf_counter()
-        function()
-        times.append(time.perf_counter() - start)
-    return sorted(times)[RUNS // 2]
-
-
-def cohort(n: int, m: int) -> AnnData:
-    """Dosages of the size of the heterogeneous-stock mice (n = 1410, m = 12,226), float64, C order."""
-    rng = np.random.default_rng(0)
-    x = rng.binomial(2, rng.uniform(0.1, 0.5, m), (n, m)).astype(np.float64)
-    adata = AnnData(x)
-    adata.obs["y"] = x[:, :50] @ rng.standard_normal(50) * 0.2 + rng.standard_normal(n)
-    for j in range(9):
-        adata.obs[f"c{j}"] = rng.standard_normal(n)
-    al.pp.kernel_grm(adata, min_maf=0)
-    al.tl.fit_null(adata, "y")
-    al.tl.fit_null(adata, "y", covariates=[f"c{j}" for j in range(9)], key_added="ten")
-    return adata
-
-
-def scan_rows() -> list[tuple[str, float, str, float]]:
-    adata = cohort(1410, 12_226)
+def scans(report: Report, n: int, m: int, runs: int) -> None:
+    adata = cohort(n, m)
+    adata.layers["float32"] = adata.X.astype(np.float32)
     u, g = np.asfortranarray(adata.obsm["kernel"]), adata.X
     out = np.empty((u.shape[1], g.shape[1]))
-    product = median(lambda: u.T @ g)
-    into = median(lambda: np.matmul(u.T, g, out=out))
-    rows = [("`matmul(U.T, G, out=)`", into, "`U.T @ G`", product)]
-    for label, key, options in (
-        ("fixed γ, p = 1", "lmm", {}),
-        ("fixed γ, p = 10", "ten", {}),
-        ('`variance="screen"`, p = 1', "lmm", {"variance": "screen"}),
-        ('`variance="refit"`, p = 1', "lmm", {"variance": "refit"}),
-        ('`variance="refit"`, p = 10', "ten", {"variance": "refit"}),
-    ):
-        rows.append((label, median(lambda k=key, o=options: al.tl.associate(adata, k, **o)), "`U.T @ G`", product))
-    return rows
+    report.text(
+        f"`al.tl.associate`, whole calls: n = {n}, m = {m}, float64 dosages of `al.datasets.gwas_cohort`, GRM of rank {u.shape[1]}; "
+        "p counts the constant."
+    )
+    calls = {
+        "fixed γ, p = 1": ("lmm", {}),
+        "fixed γ, p = 10": ("ten", {}),
+        "fixed γ, p = 1, float32 dosages": ("lmm", {"layer": "float32"}),
+        "fixed γ, p = 1, score test": ("lmm", {"test": "score"}),
+        '`variance="screen"`, p = 1': ("lmm", {"variance": "screen"}),
+        '`variance="refit"`, p = 1': ("lmm", {"variance": "refit"}),
+        '`variance="refit"`, p = 1, ML (`test="lrt"`)': ("lmm", {"variance": "refit", "test": "lrt"}),
+        '`variance="refit"`, p = 10': ("ten", {"variance": "refit"}),
+    }
+    sides = {name: lambda k=key, o=options: al.tl.associate(adata, k, **o) for name, (key, options) in calls.items()}
+    times = interleaved(
+        {"product": lambda: u.T @ g, "into": lambda: np.matmul(u.T, g, out=out), **sides},
+        runs,
+    )
+    report.table(*COMPARISON, "to `matmul(out=)`")
+    for name in calls:
+        ours, product = times[name], times["product"]
+        report.row(name, ours, "`U.T @ G`", product, ours.median / product.median, ours.median / times["into"].median)
+    into = times["into"]
+    report.row("`matmul(U.T, G, out=)`", into, "`U.T @ G`", product, into.median / product.median, 1.0)
+    report.end()
 
 
 def loop(model: al.LinearMixedModel, pa: np.ndarray, a: np.ndarray | None) -> np.ndarray:
@@ -95,53 +77,53 @@ def loop(model: al.LinearMixedModel, pa: np.ndarray, a: np.ndarray | None) -> np
     return out
 
 
-def hail_rows() -> list[tuple[str, float, str, float]]:
+def alternatives(report: Report, sizes: dict[str, tuple[int, int, int]], runs: int) -> None:
+    report.text(
+        "`LinearMixedModel.fit_alternatives` at the sizes of Hail's tests, beside a loop over features with a solve for each, "
+        "as Hail's class does it. Δβ is the largest difference, in standard errors."
+    )
+    report.table(*COMPARISON, "Δβ")
     rng = np.random.default_rng(0)
-    rows = []
-    for label, n, r, m in (
-        ("`fit_alternatives`, full rank, n = 1000, m = 10,000", 1000, 1000, 10_000),
-        ("`fit_alternatives`, low rank, n = 20,000, r = 100, m = 2000", 20_000, 100, 2000),
-    ):
+    for label, (n, r, m) in sizes.items():
         x, a = np.column_stack([np.ones(n), rng.standard_normal(n)]), rng.standard_normal((n, m))
         z = rng.standard_normal((n, r))
         y = z @ rng.standard_normal(r) / np.sqrt(r) + rng.standard_normal(n)
-        model, p = al.LinearMixedModel.from_random_effects(y, x, z)
+        model, projection = al.LinearMixedModel.from_random_effects(y, x, z)
         model.fit()
-        pa, low = np.ascontiguousarray(p @ a), a if model.low_rank else None
+        pa, low = np.ascontiguousarray(projection @ a), a if model.low_rank else None
         ours = model.fit_alternatives(pa, low)
-        theirs = loop(model, pa, low)
-        np.testing.assert_allclose(ours["beta"], theirs[:, 0], rtol=1e-6, atol=1e-9)
-        rows.append(
-            (label, median(lambda v=(model, pa, low): v[0].fit_alternatives(v[1], v[2])), "loop over features",
-             median(lambda v=(model, pa, low): loop(*v)))
-        )  # fmt: skip
-    return rows
+        difference = largest((ours["beta"] - loop(model, pa, low)[:, 0]) / ours["standard_error"])
+        times = interleaved(
+            {
+                "annlmm": lambda v=(model, pa, low): v[0].fit_alternatives(v[1], v[2]),
+                "loop": lambda v=(model, pa, low): loop(*v),
+            },
+            runs,
+        )
+        own, other = times["annlmm"], times["loop"]
+        report.row(
+            f"{label}: n = {n}, r = {r}, m = {m}",
+            own,
+            "loop over features",
+            other,
+            own.median / other.median,
+            difference,
+        )
+    report.end()
 
 
 def main() -> None:
-    al.settings.progress = False
-    blas = ", ".join(
-        f"{lib['internal_api']} {lib['version']} ({lib.get('architecture', '?')})"
-        for lib in threadpool_info()
-        if lib["user_api"] == "blas"
-    )
-    packages = ", ".join(f"{name} {version(name)}" for name in ("annlmm", "numpy", "scipy", "numba"))
-    lines = [
-        "# Scan",
-        "",
-        f"`python benchmarks/scan.py`: Python {platform.python_version()}, {packages}; {blas}; {al.settings.threads} threads; medians of {RUNS}.",
-        "",
-        "Mouse size (n = 1410, m = 12,226, full rank) for `al.tl.associate`, whole calls.",
-        "",
-        "| annlmm | s | beside | s | ratio |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for label, seconds, rival, other in [*scan_rows(), *hail_rows()]:
-        lines.append(f"| {label} | {seconds:.3f} | {rival} | {other:.3f} | {seconds / other:.2f} |")
-        print(lines[-1], flush=True)
-    target = Path(__file__).parent / "results" / "scan.md"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    arguments = parser(__doc__).parse_args()
+    start(arguments)
+    report = Report(__file__, arguments)
+    small = arguments.small
+    scans(report, *((200, 1000) if small else (1410, 12_226)), arguments.runs)
+    sizes = {
+        "full rank": (200, 200, 500) if small else (1000, 1000, 10_000),
+        "low rank": (1000, 20, 100) if small else (20_000, 100, 2000),
+    }
+    alternatives(report, sizes, arguments.runs)
+    report.write()
 
 
 if __name__ == "__main__":

@@ -131,6 +131,7 @@ def everything() -> AnnData:
     al.pp.kernel_precomputed(adata, np.eye(40) + 0.5, rank=39, key_added="given")
     al.pp.kernel_group(adata, "donor", key_added="groups")
     al.pp.kernel_group(adata, "donor", relatedness=relatedness([*donors, "other"]), key_added="related")
+    al.pp.kernel_rbf(adata, "X_pca", length_scale=[0.5, 2.0], key_added="spatial")
     al.tl.fit_null(adata, "y", covariates="~ age + C(sex)", kernel="groups")
     al.tl.fit_null(
         adata, ["y", "y2"], covariates=["age", "batch"], kernel="related", mask_obs="kept", key_added="several"
@@ -146,6 +147,9 @@ def everything() -> AnnData:
     al.tl.associate(adata, "several", test=["wald", "lrt", "score"], key_added="three")
     al.tl.associate(adata, test=["score", "wald"], variance="refit", key_added="two")
     al.tl.associate(adata, "genomic", loco="chrom")
+    al.tl.variance_components(adata, "age", kernel="groups", mask_var=some)
+    al.tl.differential(adata, "sex", "age", kernel="groups", mask_var=some, moderate=True)
+    al.tl.differential(adata, "batch", "age", kernel="related", key_added="joint")
     return adata
 
 

@@ -330,7 +330,7 @@ ASSOCIATE = [
     ("key of another null model", {"key_added": "ols"}, ValueError, r"key_added='ols': adata\.uns\['ols'\] holds something else; choose another key"),
     ("test", {"test": "t"}, ValueError, r"test: must be one of 'wald', 'lrt', 'score', received 't'"),
     ("test None", {"test": None}, ValueError, r"test: must be one of .*, received None"),
-    ("test list", {"test": ["wald"]}, ValueError, r"test: must be one of .*, received \['wald'\]"),
+    ("test of a list", {"test": ["wald", "Wald"]}, ValueError, r"test: must be one of .*, received 'Wald'"),
     ("variance", {"variance": "exact"}, ValueError, r"variance: must be one of 'null', .*received 'exact'"),
     ("missing", {"missing": "drop"}, ValueError, r"missing: must be one of 'mean', 'raise', received 'drop'"),
     ("df", {"df": "kenward"}, ValueError, r"df: must be one of 'satterthwaite', 'residual', received 'kenward'"),

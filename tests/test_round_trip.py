@@ -62,12 +62,8 @@ def test_what_was_read_is_written_again(whole, stored, tmp_path):
 
 def values(adata: ad.AnnData, field: Field) -> list[Any]:
     """Every value that `everything` holds of a field."""
-    if field.owner == "kernel":
-        keys = [k for k, v in adata.uns.items() if "kind" in v]
-    elif field.owner == "fit_null":
-        keys = [k for k, v in adata.uns.items() if "beta_covariance" in v]
-    else:
-        keys = [k for k, v in adata.uns.items() if "association" in v]
+    marker = {"kernel": "kind", "fit_null": "beta_covariance", "associate": "association"}.get(field.owner, field.owner)
+    keys = [k for k, v in adata.uns.items() if marker in v]
     found: list[Any] = []
     for key in keys:
         name = field.name.format(key=key)
@@ -141,6 +137,13 @@ def test_nothing_is_written_that_is_not_in_the_schema(whole):
 def test_tables_of_what_was_read_are_the_same(whole, stored):
     for key in ("lmm", "several", "refit", "screen", "genomic"):
         now, then = al.get.association(stored, key), al.get.association(whole, key)
+        pd.testing.assert_frame_equal(now, then, check_exact=True, check_index_type=False)
+    for get, key, options in (
+        (al.get.variance_components, "varcomp", {}),
+        (al.get.differential, "de", {}),
+        (al.get.differential, "joint", {"levels": True}),
+    ):
+        now, then = get(stored, key, **options), get(whole, key, **options)
         pd.testing.assert_frame_equal(now, then, check_exact=True, check_index_type=False)
     for key in ("kernel", "groups", "related"):
         pd.testing.assert_frame_equal(al.get.kernel(stored, key), al.get.kernel(whole, key), check_exact=True)

@@ -1,9 +1,9 @@
-"""Kernels in `.obsm`/`.obs` and `.uns`, and back to a `Basis` on the rows that are used."""
+"""Kernels in `.obsm`/`.obs` and `.uns` to a `Basis` on the rows that are used."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,27 +11,22 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from annlmm._slots.access import SCHEMA_VERSION, check_memory, hint, received, storable, write_slots
+from annlmm._slots.access import SCHEMA_VERSION, check_memory, hint, received
 from annlmm.model.basis import Basis, DenseBasis, GroupBasis, no_kernel, restrict_rows
-from annlmm.model.eigen import Spectrum
 
 Float = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 
-def names_digest(names: pd.Index) -> str:
-    """A digest of the observation names that does not depend on their order."""
-    total = 0
-    for name in names:
-        total += int.from_bytes(hashlib.blake2b(str(name).encode(), digest_size=8).digest(), "little")
-    return f"{total % 2**64:016x}"
-
-
 # What an entry cannot be read without; a merge of `.uns` in a concatenation drops what differs between the parts.
-_NEEDED = {"dense": ("eigenvalues", "centered", "n_obs", "probe"), "groups": ("groupby", "groups", "params")}
+_NEEDED = {
+    "dense": ("eigenvalues", "centered", "n_obs", "probe"),
+    "groups": ("groupby", "groups", "params"),
+    "family": ("members", "parameter", "params"),
+}
 
 
-def _probe(u: Float, eigenvalues: Float) -> Float:
+def probe(u: Float, eigenvalues: Float) -> Float:
     """U(z + log s) for a fixed z: one value per row, which no foreign or edited row has."""
     z = np.random.default_rng(0).standard_normal(eigenvalues.size)
     return np.asarray(u @ (z + np.log(eigenvalues)))
@@ -48,57 +43,56 @@ def _belongs(probe: Float, stored: Float) -> bool:
     return bool((nearest <= tolerance).all())
 
 
-def write_dense_kernel(
-    adata: AnnData,
-    key: str,
-    spectrum: Spectrum,
-    *,
-    method: str,
-    params: Mapping[str, Any],
-    centered: bool,
-    trace_scale: float,
-) -> None:
-    """Write U to `.obsm[key]` and the rest to `.uns[key]`, replacing what was there."""
-    entry = {
-        "kind": "dense",
-        "method": method,
-        "params": dict(params),
-        "eigenvalues": spectrum.eigenvalues,
-        "centered": centered,
-        "trace_scale": trace_scale,
-        "explained": spectrum.explained,
-        "n_clipped": spectrum.n_clipped,
-        "n_obs": adata.n_obs,
-        "digest": names_digest(adata.obs_names),
-        "probe": np.sort(_probe(spectrum.u, spectrum.eigenvalues)),
-        "schema_version": SCHEMA_VERSION,
-    }
-    write_slots(adata, {("obsm", key): np.ascontiguousarray(spectrum.u), ("uns", key): storable(entry)})
+@dataclass(frozen=True)
+class Family:
+    """Kernels that differ in one parameter.
+
+    Attributes
+    ----------
+    members
+        Their keys.
+    parameter
+        The name of what differs: `length_scale`, `diffusion_time`, `rho`.
+    values
+        Its value in each of them.
+    """
+
+    members: tuple[str, ...]
+    parameter: str
+    values: Float
 
 
-def write_group_kernel(
-    adata: AnnData,
-    key: str,
-    groupby: str,
-    groups: list[str],
-    relatedness: Float | None,
-    params: Mapping[str, Any],
-    trace_scale: float,
-) -> None:
-    """Write the groups, not their eigenvectors, to `.uns[key]`."""
-    entry = {
-        "kind": "groups",
-        "method": "group",
-        "params": dict(params),
-        "groupby": groupby,
-        "groups": groups,
-        "relatedness": relatedness,
-        "centered": False,
-        "trace_scale": trace_scale,
-        "n_obs": adata.n_obs,
-        "schema_version": SCHEMA_VERSION,
-    }
-    write_slots(adata, {("uns", key): storable(entry)}, remove=[("obsm", key)])
+def read_family(adata: AnnData, key: Any, argument: str = "kernel") -> Family | None:
+    """The family under a key; None where there is a single kernel."""
+    entry = adata.uns.get(key) if isinstance(key, str) else None
+    if not isinstance(entry, Mapping) or entry.get("kind") != "family":
+        kernel_entry(adata, key, argument)
+        return None
+    _check_entry(entry, key, argument)
+    family = _family(entry)
+    lacking = sorted(set(family.members) - set(own_members(adata, key, entry)))
+    if lacking:
+        raise ValueError(
+            f"{argument}={key!r}: a family of {len(family.members)} kernels, of which {', '.join(map(repr, lacking))} "
+            f"{'is' if len(lacking) == 1 else 'are'} gone or replaced; compute the family again"
+        )
+    return family
+
+
+def own_members(adata: AnnData, key: str, entry: Mapping[str, Any]) -> list[str]:
+    """The members of a family that are still here."""
+    listed = [str(name) for name in np.asarray(entry["members"])] if "members" in entry else []
+    return [name for name in listed if family_of(adata.uns.get(name)) == key]
+
+
+def family_of(entry: Any) -> str | None:
+    return str(entry["family"]) if isinstance(entry, Mapping) and "family" in entry else None
+
+
+def _family(entry: Mapping[str, Any]) -> Family:
+    parameter = str(entry["parameter"])
+    values = np.asarray(entry["params"][parameter], dtype=np.float64)
+    return Family(tuple(str(name) for name in np.asarray(entry["members"])), parameter, values)
 
 
 def kernel_entry(adata: AnnData, key: Any, argument: str = "kernel") -> dict[str, Any]:
@@ -117,6 +111,17 @@ def kernel_entry(adata: AnnData, key: Any, argument: str = "kernel") -> dict[str
         raise ValueError(
             f"{argument}={key!r}: adata.uns[{key!r}] is not a kernel of annlmm; give the kernel another key_added"
         )
+    _check_entry(entry, key, argument)
+    if entry["kind"] == "family":
+        family = _family(entry)
+        listed = ", ".join(f"{name!r} ({value:.4g})" for name, value in zip(family.members, family.values, strict=True))
+        raise ValueError(
+            f"{argument}={key!r}: is a family of {len(family.members)} kernels, and one is needed; name it by its {family.parameter}: {listed}"
+        )
+    return dict(entry)
+
+
+def _check_entry(entry: Mapping[str, Any], key: str, argument: str) -> None:
     if int(entry.get("schema_version", 0)) > SCHEMA_VERSION:
         raise ValueError(
             f"{argument}={key!r}: written by a later annlmm (schema {int(entry['schema_version'])}); update annlmm"
@@ -129,7 +134,6 @@ def kernel_entry(adata: AnnData, key: Any, argument: str = "kernel") -> dict[str
             f"{argument}={key!r}: adata.uns[{key!r}] is incomplete ({', '.join(lacking) or 'kind'}; was it edited, or merged in a concatenation?); "
             "compute the kernel again"
         )
-    return dict(entry)
 
 
 def group_labels(adata: AnnData, groupby: str, argument: str = "groupby") -> pd.Series:
@@ -177,7 +181,7 @@ def read_basis(adata: AnnData, key: str | None, rows: Index) -> Basis:
     u, s = _dense_slots(adata, key, entry)
     exact = np.asarray(adata.obsm[key]).dtype == np.float64  # once rounded, U is no longer orthonormal
     if exact and rows.size == int(entry["n_obs"]) == adata.n_obs:
-        return DenseBasis(np.asfortranarray(u), s, bool(entry["centered"]))
+        return DenseBasis(u, s, bool(entry["centered"]))
     return restrict_rows(u[rows], s, centered=bool(entry["centered"]))
 
 
@@ -192,7 +196,7 @@ def _dense_slots(adata: AnnData, key: str, entry: Mapping[str, Any]) -> tuple[Fl
         raise ValueError(f"{stale}: {u.shape[-1]} eigenvectors and {s.size} eigenvalues {remedy}")
     if adata.n_obs > int(entry["n_obs"]):
         raise ValueError(f"{stale}: made of {int(entry['n_obs'])} observations, {adata.n_obs} are here {remedy}")
-    if not (s > 0).all() or not _belongs(_probe(u, s), np.asarray(entry["probe"], dtype=np.float64)):
+    if not (s > 0).all() or not _belongs(probe(u, s), np.asarray(entry["probe"], dtype=np.float64)):
         raise ValueError(f"{stale}: its rows are not those that the kernel was made of {remedy}")
     return u, s
 

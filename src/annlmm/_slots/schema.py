@@ -45,8 +45,8 @@ FIELDS: tuple[Field, ...] = (
     *_rows(
         "kernel",
         "uns",
-        ("kind", "str", "'dense' or 'groups'"),
-        ("method", "str", "how it was made: 'grm', 'linear', 'precomputed' or 'group'"),
+        ("kind", "str", "'dense', 'groups' or 'family'"),
+        ("method", "str", "how it was made: 'grm', 'group', 'linear', 'rbf', 'graph' or 'precomputed'"),
         ("params", "dict", "the arguments"),
         ("eigenvalues", "float64", "the r non-zero eigenvalues, largest first (dense)"),
         ("centered", "bool", "whether the kernel is centred again when rows are dropped"),
@@ -58,7 +58,10 @@ FIELDS: tuple[Field, ...] = (
         ("probe", "float64", "U(z + log s) for a fixed z, sorted: tells rows that are not the kernel's (dense)"),
         ("groupby", "str", "column of obs (groups)"),
         ("groups", "str array", "the groups, in the order of `relatedness` (groups)"),
-        ("relatedness", "float64", "K_d (groups × groups), absent for independent groups"),
+        ("relatedness", "float64", "K_d, one row and column per group, absent for independent ones (groups)"),
+        ("members", "str array", "keys of the kernels that a list of parameters made (family)"),
+        ("parameter", "str", "what they differ in, with its values in `params` (family)"),
+        ("family", "str", "key of the family that the kernel belongs to, absent for one on its own (family)"),
         ("schema_version", "int", "version of this table"),
     ),
     *_rows(
@@ -118,7 +121,11 @@ FIELDS: tuple[Field, ...] = (
         ("{key}_log_likelihood", "float64", "log-likelihood with the feature, restricted for wald (the same)"),
         ("{key}_refit", "bool", "whether γ was estimated again with the feature (the same)"),
         *(
-            (f"{{key}}_{stem}_{test}", "float64", f"{doc} of the {test} test, where it is one of several (not the first)")
+            (
+                f"{{key}}_{stem}_{test}",
+                "float64",
+                f"{doc} of the {test} test, where it is one of several (not the first)",
+            )
             for test in ("wald", "lrt", "score")
             for stem, doc in (("p_value", "p"), ("neg_log10_p_value", "−log₁₀ p"))
         ),
@@ -139,6 +146,78 @@ FIELDS: tuple[Field, ...] = (
         ),
         ("loco_fits", "DataFrame", "with loco=: chromosome, phenotype and the scalars of its null fit, one row each"),
     ),
+    *_rows(
+        "variance_components",
+        "var",
+        ("{key}_sigma_sq", "float64", "σ², variance of a unit of the kernel"),
+        ("{key}_tau_sq", "float64", "τ², residual variance"),
+        ("{key}_h_sq", "float64", "h² = σ²/(σ²+τ²); for groups the intraclass correlation"),
+        ("{key}_h_sq_standard_error", "float64", "from the curvature of the profile; NaN on a boundary"),
+        ("{key}_pve", "float64", "σ²t/(σ²t+τ²), t the mean diagonal of the centred kernel on the rows used"),
+        ("{key}_log_likelihood", "float64", "true log-likelihood, restricted (with ½log|XᵀX|) or full"),
+        ("{key}_p_value", "float64", "exact likelihood-ratio test of σ² = 0, simulated; never 0"),
+        ("{key}_neg_log10_p_value", "float64", "−log₁₀ p, also where p underflows"),
+        ("{key}_p_adjusted", "float64", "Benjamini–Hochberg over the fitted features"),
+        (
+            "{key}_status",
+            "category",
+            "'ok' or 'boundary' (h² is 0 or 1); 'not_converged' (also where the likelihood has no maximum, as for a feature "
+            "that is constant within the groups), 'constant', 'collinear', 'all_missing' and 'masked' have NaN",
+        ),
+    ),
+    *_rows(
+        "variance_components",
+        "uns",
+        (
+            "variance_components",
+            "dict",
+            "covariates (text only), kernel, reml, layer, masks, missing, rng, n_obs, rank, number fitted",
+        ),
+        ("schema_version", "int", "version of this table"),
+    ),
+    *_rows(
+        "differential",
+        "var",
+        (
+            "{key}_beta",
+            "float64",
+            "effect of one unit, level or contrast (absent where several levels are tested by F)",
+        ),
+        ("{key}_standard_error", "float64", "of beta (the same)"),
+        ("{key}_statistic", "float64", "t, or F of several levels"),
+        ("{key}_df", "float64", "degrees of freedom of t, denominator degrees of freedom of F"),
+        ("{key}_p_value", "float64", "two-sided, of t or F"),
+        ("{key}_neg_log10_p_value", "float64", "−log₁₀ p, also where p underflows"),
+        ("{key}_p_adjusted", "float64", "Benjamini–Hochberg over the tested features"),
+        ("{key}_h_sq", "float64", "h² = σ²/(σ²+τ²) with the term in the model"),
+        (
+            "{key}_status",
+            "category",
+            "'ok' or 'boundary' (h² is 0 or 1); 'not_converged' (also where the likelihood has no maximum), 'constant', 'collinear' (with the "
+            "design), 'all_missing' and 'masked' have NaN",
+        ),
+    ),
+    *_rows(
+        "differential",
+        "varm",
+        ("{key}_level_beta", "float64", "several levels: each against the reference (features × levels)"),
+        ("{key}_level_standard_error", "float64", "of level_beta"),
+        ("{key}_level_statistic", "float64", "t of each level"),
+        ("{key}_level_df", "float64", "its degrees of freedom"),
+        ("{key}_level_p_value", "float64", "two-sided, of each level"),
+    ),
+    *_rows(
+        "differential",
+        "uns",
+        (
+            "differential",
+            "dict",
+            "term, reference, contrast, covariates (text only), kernel, df, numerator_df, reml, weights, moderate with its prior on γ, layer, "
+            "masks, missing, n_obs, rank, number tested",
+        ),
+        ("levels", "str array", "the levels of `level_beta`, where several are tested by F"),
+        ("schema_version", "int", "version of this table"),
+    ),
 )
 
 
@@ -146,12 +225,15 @@ def fields_of(owner: str) -> tuple[Field, ...]:
     return tuple(field for field in FIELDS if field.owner == owner)
 
 
-def documents(owner: str, *, without: str = "(none)") -> Callable[[Function], Function]:
-    """Put the table of an owner's fields where its docstring says `{fields}`, less those whose meaning says `without`."""
+def documents(owner: str, *, without: str = "(none)", family: bool = False) -> Callable[[Function], Function]:
+    """Put the table of an owner's fields where its docstring says `{fields}`, less those whose meaning says `without`.
+
+    What belongs to families of kernels is left out too, unless the function makes them.
+    """
 
     def decorate(function: Function) -> Function:
         if function.__doc__:
-            fields = [f for f in fields_of(owner) if without not in f.doc]
+            fields = [f for f in fields_of(owner) if without not in f.doc and (family or "(family)" not in f.doc)]
             lines = [f"``.{f.slot}{_inside(f)}`` : {f.dtype}\n        {f.doc}." for f in fields]
             function.__doc__ = function.__doc__.replace("{fields}", "\n    ".join(lines))
         return function

@@ -1,7 +1,9 @@
 """Results as tidy tables and models."""
 
 from annlmm.get._association import association
+from annlmm.get._differential import differential
 from annlmm.get._kernel import kernel
 from annlmm.get._null_model import null_model
+from annlmm.get._variance_components import variance_components
 
-__all__ = ["association", "kernel", "null_model"]
+__all__ = ["association", "differential", "kernel", "null_model", "variance_components"]

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh, svd
-from scipy.sparse.linalg import LinearOperator, eigsh
+
+from annlmm.model.low_rank import leading
 
 Float = NDArray[np.float64]
+
+ITERATE_ABOVE = 2000  # observations
+MOST_FOR_SHARE = 1000  # eigenvectors
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,8 @@ def from_kernel(
     Raises
     ------
     ValueError
-        If the kernel is not square, not finite, not symmetric, zero, or has an eigenvalue that is negative beyond round-off.
+        If the kernel is not square, not finite, not symmetric, zero, or has an eigenvalue that is negative beyond
+        round-off.
     """
     k = np.asarray(kernel)
     if k.ndim != 2 or k.shape[0] != k.shape[1]:
@@ -98,37 +103,114 @@ def from_factor(factor: Float, rank: float | None = None, *, argument: str = "ke
     return _select(values, u, zero, rank, n_clipped=0, argument=argument)
 
 
-def from_operator(multiply: Callable[[Float], Float], n: int, rank: int, trace: float) -> Spectrum:
-    """The leading eigenvectors of an n × n kernel that is only known by its product with a vector (Lanczos)."""
-    operator = LinearOperator((n, n), matvec=multiply, matmat=multiply, dtype=np.float64)
-    start = np.random.default_rng(0).standard_normal(n)
-    values, vectors = eigsh(operator, k=rank, which="LA", v0=start)
-    values, vectors = values[::-1], vectors[:, ::-1]
-    positive = values > n * np.finfo(np.float64).eps * values[0]
+def from_operator(
+    multiply: Callable[[Float], Float], n: int, rank: int, trace: float, *, argument: str = "kernel"
+) -> Spectrum:
+    """The leading eigenvectors of an n × n kernel that is only known by its product with a block of vectors (block Lanczos)."""
+    return positive_part(*leading(multiply, n, min(rank, n)), trace, argument)
+
+
+def low_rank(
+    multiply: Callable[[Float], Float], n: int, rank: float | None, trace: float, *, argument: str = "kernel"
+) -> Spectrum | None:
+    """The leading eigenvectors for a rank that is far below n, as int or as share of the trace, without an n × n matrix.
+
+    None where an eigendecomposition of the whole kernel is the better or the only way (`is_low_rank`), or where the
+    most eigenvectors that are tried (`doubling`) do not reach the share.
+    """
+    if not is_low_rank(rank, n):
+        return None
+    if isinstance(rank, (int, np.integer)):
+        return from_operator(multiply, n, int(rank), trace, argument=argument)
+    start, share = None, float(rank or 0)
+    for k in doubling(n):
+        values, start = leading(multiply, n, k, start=start)
+        part = positive_part(values, start, trace, argument)
+        if part.explained >= share or part.eigenvalues.size < k:
+            return cut_to_share(part, share)
+        if within_reach(part, n) < share:
+            return None
+    return None
+
+
+def is_low_rank(rank: float | None, n: int) -> bool:
+    """Whether `rank` (checked here) asks for so few of many eigenvectors that iterations beat LAPACK: below n/10 of n > 2000."""
+    check_rank(rank)
+    if rank is None or n <= ITERATE_ABOVE:
+        return False
+    return rank < n // 10 if isinstance(rank, (int, np.integer)) else rank < 1
+
+
+def doubling(n: int) -> Iterator[int]:
+    """Numbers of eigenvectors to try for a share of the trace: 64, 128, … up to a tenth of all, or 1000."""
+    most = min(n // 10, MOST_FOR_SHARE)
+    k = min(64, most)
+    while k < most:
+        yield k
+        k *= 2
+    yield most
+
+
+def within_reach(part: Spectrum, n: int) -> float:
+    """The share that the most eigenvectors that are tried can explain: those to come are not larger than the last."""
+    more = max(doubling(n)) - part.eigenvalues.size
+    return part.explained * (1 + more * float(part.eigenvalues[-1]) / float(part.eigenvalues.sum()))
+
+
+def cut_to_share(part: Spectrum, share: float) -> Spectrum:
+    """The first eigenpairs that together explain `share` of the trace, of which `part` explains its `explained`."""
+    reached = part.explained * np.cumsum(part.eigenvalues) / part.eigenvalues.sum()
+    kept = min(int(np.searchsorted(reached, share * (1 - 1e-12))) + 1, reached.size)
+    return Spectrum(
+        np.asfortranarray(part.u[:, :kept]), part.eigenvalues[:kept].copy(), part.n_clipped, float(reached[kept - 1])
+    )
+
+
+def positive_part(values: Float, vectors: Float, trace: float, argument: str = "kernel") -> Spectrum:
+    """Leading eigenpairs, less those that are zero to rounding."""
+    if not values[0] > 0:
+        raise ValueError(f"{argument}: all values are zero; there is nothing to fit")
+    positive = values > vectors.shape[0] * np.finfo(np.float64).eps * values[0]
     kept = np.ascontiguousarray(values[positive])
-    return Spectrum(np.asfortranarray(vectors[:, positive]), kept, int((values < 0).sum()), float(kept.sum() / trace))
+    # Beyond the round-off of the trace there is no more than all.
+    explained = min(1.0, float(kept.sum() / trace))
+    return Spectrum(np.asfortranarray(vectors[:, positive]), kept, int((values < 0).sum()), explained)
+
+
+def from_eigenpairs(values: Float, vectors: Float, rank: float | None = None, *, argument: str = "kernel") -> Spectrum:
+    """A kernel by all its n eigenvalues (descending, not negative) and their vectors."""
+    zero = values.size * np.finfo(np.float64).eps * values[0]
+    return _select(values, vectors, zero, rank, n_clipped=0, argument=argument)
 
 
 def _select(
     values: Float, vectors: Float, zero: float, rank: float | None, *, n_clipped: int, argument: str
 ) -> Spectrum:
     positive = int((values > zero).sum())
-    kept = min(positive, resolve_rank(values[:positive], rank, argument))
+    kept = min(positive, resolve_rank(values[:positive], rank))
     explained = float(values[:kept].sum() / values[:positive].sum())
     return Spectrum(np.asfortranarray(vectors[:, :kept]), np.ascontiguousarray(values[:kept]), n_clipped, explained)
 
 
-def resolve_rank(values: Float, rank: float | None, argument: str = "kernel") -> int:
+def resolve_rank(values: Float, rank: float | None) -> int:
     """How many of the descending eigenvalues `rank` asks for: None all, an int that many, a fraction that share of the trace."""
+    check_rank(rank)
     if rank is None:
         return values.size
+    if isinstance(rank, (int, np.integer)):
+        return int(rank)
+    share = np.cumsum(values) / values.sum()
+    return min(int(np.searchsorted(share, float(rank) * (1 - 1e-12))) + 1, values.size)
+
+
+def check_rank(rank: float | None) -> None:
+    """None, a positive int or a fraction of the trace."""
+    if rank is None:
+        return
     if isinstance(rank, bool) or not isinstance(rank, (int, float, np.integer, np.floating)):
         raise TypeError(f"rank: must be None, an int or a fraction, received {rank!r} of type {type(rank).__name__}")
     if isinstance(rank, (int, np.integer)):
         if rank < 1:
             raise ValueError(f"rank: must be at least 1, received {rank}; pass kernel=None to `fit_null` for no kernel")
-        return int(rank)
-    if not 0 < rank <= 1:
+    elif not 0 < rank <= 1:
         raise ValueError(f"rank: as a fraction of the trace must lie in (0, 1], received {rank}")
-    share = np.cumsum(values) / values.sum()
-    return min(int(np.searchsorted(share, float(rank) * (1 - 1e-12))) + 1, values.size)

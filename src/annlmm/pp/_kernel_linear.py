@@ -3,11 +3,12 @@ from __future__ import annotations
 import numpy as np
 from anndata import AnnData
 
-from annlmm._slots.access import check_adata, check_memory, hint, numeric, received
+from annlmm._slots.access import check_adata, check_memory
 from annlmm._slots.design import obsm_frame
 from annlmm._slots.schema import documents
-from annlmm.model.eigen import from_factor
-from annlmm.pp._store import check_flag, check_kernel_key, store_dense
+from annlmm.model.eigen import check_rank, from_factor, is_low_rank, low_rank
+from annlmm.pp._embedding import check_embedding, embedding
+from annlmm.pp._store import check_flag, check_kernel_key, check_rank_memory, store_dense
 
 
 @documents("kernel", without="(groups)")
@@ -35,8 +36,9 @@ def kernel_linear(
     standardize
         Divide them by their standard deviation, so that each contributes the same.
     rank
-        Eigenvectors to keep: all with a non-zero eigenvalue (None), that many (int), or enough for that share of the trace
-        (fraction).
+        Eigenvectors to keep: all with a non-zero eigenvalue (None), that many (int), or enough for that share of the
+        trace (fraction). Where Z has more columns than rows, a rank far below n of more than 2000 observations makes no
+        n × n matrix (block Lanczos).
     scale
         Divide K by the mean diagonal of the centred kernel, so that σ² is the variance of a typical observation.
     key_added
@@ -57,6 +59,8 @@ def kernel_linear(
         If there is no such key in `.obsm`.
     ValueError
         If Z holds NaN or infinite values, or is constant.
+    MemoryError
+        If Z, or K where Z has more columns than rows, does not fit `al.settings.kernel_memory`.
 
     Examples
     --------
@@ -74,19 +78,15 @@ def kernel_linear(
         check_flag("standardize", standardize),
         check_flag("scale", scale),
     )
-    if not isinstance(obsm, str):
-        raise TypeError(f"obsm: must be a key of adata.obsm, received {received(obsm)}")
-    if obsm not in adata.obsm:
-        raise KeyError(f"obsm={obsm!r}: not in adata.obsm; {hint(obsm, adata.obsm)}")
-    if obsm == key:
-        raise ValueError(f"key_added={key!r}: is the key of the factor itself; choose another")
-    frame = obsm_frame(adata, obsm)
-    check_memory(adata.n_obs, min(adata.n_obs, frame.shape[1]), "reduce its columns first")
-    z = np.stack([numeric(frame[c], f"obsm {c!r}") for c in frame.columns], axis=1)
-    if not np.isfinite(z).all():
-        raise ValueError(
-            f"obsm={obsm!r}: NaN or infinite values in {int((~np.isfinite(z)).any(axis=1).sum())} rows; drop or impute them"
-        )
+    check_rank(rank)
+    check_embedding(adata, obsm, key)
+    n, m = adata.n_obs, obsm_frame(adata, obsm).shape[1]
+    few = m >= n and is_low_rank(rank, n)
+    remedy = f"pass rank= (an int below {n // 10}) for its leading eigenvectors, or " if m >= n else ""
+    if few:
+        check_rank_memory(n, rank)
+    check_memory(n, m if few else min(n, m), f"{remedy}reduce its columns first")
+    z = embedding(adata, obsm)
     varies = np.ptp(z, axis=0) > 0  # centring leaves the round-off of a constant
     if center:
         z = np.where(varies, z - z.mean(axis=0), 0.0)
@@ -94,6 +94,8 @@ def kernel_linear(
         z = z[:, varies] / z[:, varies].std(axis=0)
     if not z.any():
         raise ValueError(f"obsm={obsm!r}: its columns are constant; there is no kernel to make")
-    spectrum = from_factor(z / np.sqrt(z.shape[1]), rank)
+    z /= np.sqrt(z.shape[1])
+    spectrum = low_rank(lambda v: z @ (z.T @ v), n, rank, float(np.einsum("ij,ij->", z, z))) if few else None
+    spectrum = from_factor(z, rank) if spectrum is None else spectrum
     params = {"obsm": obsm, "rank": rank, "center": center, "standardize": standardize}
     return store_dense(adata, key, spectrum, method="linear", params=params, centered=center, scale=scale, copy=copy)

@@ -1,6 +1,8 @@
 """Tools: fit the null model, test features."""
 
 from annlmm.tl._associate import associate
+from annlmm.tl._differential import differential
 from annlmm.tl._fit_null import fit_null
+from annlmm.tl._variance_components import variance_components
 
-__all__ = ["associate", "fit_null"]
+__all__ = ["associate", "differential", "fit_null", "variance_components"]

@@ -172,7 +172,7 @@ def associate(
 
 def _tests(test: str | Sequence[str]) -> tuple[str, ...]:
     """The tests that are asked for, the main one first."""
-    tests = (test,) if isinstance(test, str) else tuple(test)
+    tests = tuple(test) if isinstance(test, (list, tuple)) else (test,)
     for name in tests:
         _check_choice("test", name, TESTS)
     if not tests or len(set(tests)) < len(tests):

@@ -1,0 +1,103 @@
+"""Results of genes as responses to `.var` (and `.varm` for the levels of a factor), and back to tidy tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from anndata import AnnData
+from numpy.typing import NDArray
+
+from annlmm._slots.access import SCHEMA_VERSION, hint, storable, write_slots
+from annlmm._slots.schema import fields_of
+from annlmm.model.association import STATUS
+
+Float = NDArray[np.float64]
+
+
+def names_of(owner: str, slot: str = "var") -> tuple[str, ...]:
+    """Field names without the key, in the order of the schema."""
+    return tuple(field.name.removeprefix("{key}_") for field in fields_of(owner) if field.slot == slot)
+
+
+def check_result_key(adata: AnnData, key: str, owner: str) -> None:
+    """The key must be free, or that of an earlier result of the same function."""
+    entry = adata.uns.get(key)
+    if entry is not None and not (isinstance(entry, Mapping) and owner in entry):
+        raise ValueError(f"key_added={key!r}: adata.uns[{key!r}] holds something else; choose another key")
+
+
+def write_gene_results(
+    adata: AnnData,
+    owner: str,
+    key: str,
+    values: Mapping[str, Float],
+    status: NDArray[np.int8],
+    params: Mapping[str, Any],
+    levels: Mapping[str, Float] | None = None,
+    level_names: tuple[str, ...] = (),
+) -> None:
+    """Write one row per feature of adata, and per-level arrays where there are levels; what was there under the key goes.
+
+    Parameters
+    ----------
+    values
+        Arrays of n_vars by the names of the schema, all but the status.
+    levels
+        Arrays of n_vars × levels by the names of the schema.
+    """
+    slots: dict[tuple[str, str], Any] = {("var", f"{key}_{name}"): value for name, value in values.items()}
+    texts = pd.Categorical(np.array(STATUS, dtype=object)[status], categories=list(STATUS))
+    slots[("var", f"{key}_status")] = pd.Series(texts, index=adata.var_names)
+    slots |= {("varm", f"{key}_{name}"): value for name, value in (levels or {}).items()}
+    entry: dict[str, Any] = {owner: dict(params), "schema_version": SCHEMA_VERSION}
+    if levels:
+        entry["levels"] = level_names
+    slots[("uns", key)] = storable(entry)
+    everything = [(slot, f"{key}_{name}") for slot in ("var", "varm") for name in names_of(owner, slot)]
+    write_slots(adata, slots, remove=[place for place in everything if place not in slots])
+
+
+def read_gene_results(adata: AnnData, owner: str, key: str, *, levels: bool = False) -> pd.DataFrame:
+    """One row per feature; with `levels` one per feature and level of a factor."""
+    entry = adata.uns.get(key)
+    if not isinstance(entry, Mapping) or owner not in entry:
+        known = [k for k, v in adata.uns.items() if isinstance(v, Mapping) and owner in v]
+        raise KeyError(
+            f"key={key!r}: no result of al.tl.{owner} there; run al.tl.{owner}(adata, ..., key_added={key!r}) first; {hint(key, known)}"
+        )
+    if levels and "levels" not in entry:
+        raise ValueError(
+            f"levels=True: {key!r} tests one coefficient, which is in the table itself; levels are those of a factor with three or more"
+        )
+    slot = "varm" if levels else "var"
+    held = getattr(adata, slot)
+    # Fields that this result has: those of a factor are absent for one coefficient, and the other way round.
+    names = [name for name in names_of(owner, slot) if f"{key}_{name}" in held]
+    gone = [name for name in _needed(owner, entry, slot) if name not in names]
+    if gone:
+        raise KeyError(
+            f"key={key!r}: adata.{slot} lacks {', '.join(f'{key}_{n}' for n in gone[:3])}; run al.tl.{owner} again"
+        )
+    if not levels:
+        table = pd.DataFrame({name: held[f"{key}_{name}"] for name in names}, index=adata.var_names)
+        table["status"] = pd.Categorical(table["status"], categories=list(STATUS))
+        return table
+    level_names = [str(name) for name in np.asarray(entry["levels"])]
+    parts = []
+    for j, level in enumerate(level_names):
+        columns = {name.removeprefix("level_"): np.asarray(held[f"{key}_{name}"])[:, j] for name in names}
+        part = pd.DataFrame(columns, index=adata.var_names)
+        part.insert(0, "level", level)
+        parts.append(part)
+    long = pd.concat(parts)
+    long["level"] = pd.Categorical(long["level"], categories=level_names)
+    return long
+
+
+def _needed(owner: str, entry: Mapping[str, Any], slot: str) -> tuple[str, ...]:
+    names = names_of(owner, slot)
+    # A factor with several levels has no single estimate.
+    return tuple(n for n in names if not ("levels" in entry and slot == "var" and n in ("beta", "standard_error")))
