@@ -9,6 +9,7 @@ from anndata import AnnData
 from helpers import cohort, messages, relatedness, snapshot, untouched
 from oracle import centring, group_kernel
 from scipy import sparse
+from scipy.linalg import expm
 
 import annlmm as al
 from annlmm._slots.schema import fields_of
@@ -197,8 +198,12 @@ def test_rank_of_a_large_cohort_without_its_matrix(center):
     assert adata.uns["lanczos"]["explained"] == pytest.approx(s[:4].sum() / s.sum(), rel=1e-10)
 
 
+def rbf(x):
+    return np.exp(-((x[:, None] - x) ** 2).sum(axis=2) / 2)
+
+
 def make(name, adata, **options):
-    """One of the four kernels, its naive matrix before scaling, and the function's default scale."""
+    """One of the kernels, its naive matrix before scaling, and the function's default scale."""
     codes = adata.obs["donor"].cat.codes.to_numpy()
     if name == "grm":
         al.pp.kernel_grm(adata, **options)
@@ -211,12 +216,22 @@ def make(name, adata, **options):
         k = relatedness(list(adata.obs_names))
         al.pp.kernel_precomputed(adata, k, **options)
         return k.to_numpy(), False
+    if name in ("rbf", "graph"):
+        k = rbf(adata.obsm["X_pca"])
+        if name == "rbf":
+            al.pp.kernel_rbf(adata, "X_pca", length_scale=1.0, **options)
+            return k, True
+        adata.obsp["w"] = k - np.eye(adata.n_obs)
+        al.pp.kernel_graph(adata, "w", **options)
+        root = np.sqrt(adata.obsp["w"].sum(axis=0))
+        k = expm(10 * (adata.obsp.pop("w") / root[:, None] / root - np.eye(adata.n_obs)))
+        return k, True
     related = relatedness(list(adata.obs["donor"].cat.categories)) if name == "relatedness" else None
     al.pp.kernel_group(adata, "donor", relatedness=related, **options)
     return group_kernel(codes, None if related is None else related.to_numpy()), False
 
 
-KERNELS = ["grm", "linear", "precomputed", "group", "relatedness"]
+KERNELS = ["grm", "linear", "precomputed", "rbf", "graph", "group", "relatedness"]
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -262,10 +277,13 @@ def test_exactly_the_fields_of_the_schema(name):
 @pytest.mark.parametrize("name", KERNELS)
 def test_copy_leaves_adata_as_it_is(name):
     adata = cohort()
+    adata.obsp["w"] = rbf(adata.obsm["X_pca"]) - np.eye(40)
     functions = {
         "grm": lambda: al.pp.kernel_grm(adata, copy=True),
         "linear": lambda: al.pp.kernel_linear(adata, "X_pca", copy=True),
         "precomputed": lambda: al.pp.kernel_precomputed(adata, np.eye(40), copy=True),
+        "rbf": lambda: al.pp.kernel_rbf(adata, "X_pca", copy=True),
+        "graph": lambda: al.pp.kernel_graph(adata, "w", copy=True),
         "group": lambda: al.pp.kernel_group(adata, "donor", copy=True),
         "relatedness": lambda: al.pp.kernel_group(
             adata, "donor", relatedness=relatedness(list(adata.obs["donor"].cat.categories)), copy=True

@@ -11,7 +11,18 @@ from helpers import assert_same, cohort, messages, relatedness, snapshot, untouc
 
 import annlmm as al
 
-KERNELS = ["grm", "linear", "precomputed", "low rank", "group", "relatedness", "scaled group"]
+KERNELS = [
+    "grm",
+    "linear",
+    "precomputed",
+    "low rank",
+    "rbf",
+    "graph",
+    "group",
+    "relatedness",
+    "scaled group",
+    "half related",
+]
 VIEW = "WARNING adata is a view: the results are written to it, which makes it a copy; its parent is not changed"
 
 
@@ -23,10 +34,17 @@ def with_kernel(name, n=40, seed=0):
         al.pp.kernel_linear(adata, "X_pca")
     elif name in ("precomputed", "low rank"):
         al.pp.kernel_precomputed(adata, relatedness(list(adata.obs_names)), rank=7 if name == "low rank" else None)
+    elif name == "rbf":
+        al.pp.kernel_rbf(adata, "X_pca", length_scale=1.0)
+    elif name == "graph":
+        distance = np.linalg.norm(adata.obsm["X_pca"][:, None] - adata.obsm["X_pca"], axis=2)
+        adata.obsp["w"] = np.exp(-distance) - np.eye(n)
+        al.pp.kernel_graph(adata, "w", diffusion_time=1.0)
     else:
         donors = list(adata.obs["donor"].cat.categories)
-        related = relatedness(donors) if name == "relatedness" else None
-        al.pp.kernel_group(adata, "donor", relatedness=related, scale=name == "scaled group")
+        related = relatedness(donors) if name in ("relatedness", "half related") else None
+        rho = 0.5 if name == "half related" else None
+        al.pp.kernel_group(adata, "donor", relatedness=related, rho=rho, scale=name == "scaled group")
     return adata
 
 

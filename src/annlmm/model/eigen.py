@@ -106,14 +106,14 @@ def from_factor(factor: Float, rank: float | None = None, *, argument: str = "ke
 def from_operator(
     multiply: Callable[[Float], Float], n: int, rank: int, trace: float, *, argument: str = "kernel"
 ) -> Spectrum:
-    """The leading eigenvectors of an n × n kernel that is only known by its product with a block of vectors (block Lanczos)."""
+    """The leading eigenvectors of an n × n kernel that is only known by its product with blocks of vectors."""
     return positive_part(*leading(multiply, n, min(rank, n)), trace, argument)
 
 
 def low_rank(
     multiply: Callable[[Float], Float], n: int, rank: float | None, trace: float, *, argument: str = "kernel"
 ) -> Spectrum | None:
-    """The leading eigenvectors for a rank that is far below n, as int or as share of the trace, without an n × n matrix.
+    """The leading eigenvectors for a rank far below n, as int or as share of the trace, without an n × n matrix.
 
     None where an eigendecomposition of the whole kernel is the better or the only way (`is_low_rank`), or where the
     most eigenvectors that are tried (`doubling`) do not reach the share.
@@ -134,7 +134,7 @@ def low_rank(
 
 
 def is_low_rank(rank: float | None, n: int) -> bool:
-    """Whether `rank` (checked here) asks for so few of many eigenvectors that iterations beat LAPACK: below n/10 of n > 2000."""
+    """Whether `rank` asks for so few of many eigenvectors that iterations beat LAPACK: below n/10 of n > 2000."""
     check_rank(rank)
     if rank is None or n <= ITERATE_ABOVE:
         return False

@@ -90,7 +90,7 @@ def basis_size(n: int, k: int, block: int | None = None) -> int:
 
 
 def _orthonormal(block: Float, basis: Float, negligible: float) -> tuple[Float, Float]:
-    """Q, R with block = QR + what lies in the span of the basis, without directions that are shorter than `negligible`."""
+    """Q, R with block = QR + what lies in the span of the basis, less directions that are shorter than `negligible`."""
     q, r = qr(block - basis @ (basis.T @ block), mode="economic")
     left, size, right = svd(r)
     kept = size > max(negligible, 1e-14 * size.max(initial=0.0))

@@ -142,7 +142,7 @@ class NullModel:
             raise ValueError(
                 f"{name}: constant within the groups of {self.kernel!r} (or in the span of its {self.space.k} eigenvectors), so that "
                 "nothing is left for the residual; fit it on one row per group (aggregate first), or turn the question round: "
-                "test its effect on each feature (`tl.differential`, in a later release)"
+                "test its effect on each feature (al.tl.differential)"
             )
         return response
 

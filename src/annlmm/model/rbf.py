@@ -10,14 +10,14 @@ from scipy.spatial.distance import cdist, pdist
 
 Float = NDArray[np.float64]
 
-# Features whose product is below this on every observation are left out; all of them together stay below 1e-12 of K_ii = 1.
+# Features whose product is below this on every observation are left out; together they stay below 1e-12 of K_ii = 1.
 _NEGLIGIBLE = 1e-16
 
 
 def middle_scale(x: Float, most: int = 2000) -> float:
-    """The geometric mean of two distances between observations at different places: the median one, and the median to the nearest.
+    """The geometric mean of the median distance between observations and the median distance to the nearest one.
 
-    Of a seeded sample of the observations where there are more than `most`.
+    Of those at different places, and of a seeded sample of the observations where there are more than `most`.
     """
     sample = x
     if x.shape[0] > most:
@@ -49,9 +49,9 @@ def rbf_factor(x: Float, length_scale: float, most: int) -> Float | None:
     """F (n × m) with K = F Fᵀ to 1e-12, in O(n m); None if it takes more than `most` columns.
 
     K is the product over dimensions of kernels of one coordinate, each an entire function that Chebyshev interpolation
-    at some nodes z reproduces to rounding (Trefethen, Approximation Theory and Approximation Practice, chapter 8): K =
-    B G Bᵀ with G = k(z, z) and B the interpolation from the nodes to the observations. G = E Λ Eᵀ gives the features B
-    E √Λ of one coordinate, and their products over the coordinates are those of all.
+    at some nodes z reproduces to rounding (Trefethen, Approximation Theory and Approximation Practice, chapter 8):
+    K = B G Bᵀ with G = k(z, z) and B the interpolation from the nodes to the observations. G = E Λ Eᵀ gives the features
+    B E √Λ of one coordinate, and their products over the coordinates are those of all.
     """
     spread = np.ptp(x, axis=0)
     x, spread = x[:, spread > 0], spread[spread > 0]
@@ -65,7 +65,10 @@ def rbf_factor(x: Float, length_scale: float, most: int) -> Float | None:
         left, right = np.nonzero(size > _NEGLIGIBLE)
         if left.size > most:
             return None
-        factor = factor[:, left] * features[:, right]
+        wide = factor[:, left]
+        for j in range(0, left.size, 256):  # without another array of this size
+            wide[:, j : j + 256] *= features[:, right[j : j + 256]]
+        factor = wide
     return factor
 
 

@@ -78,10 +78,11 @@ def kernel_graph(
 
     Notes
     -----
-    Kondor and Lafferty (2002); Smola and Kondor (2003). With the transition probabilities P_t(i, j) of a
-    walk that moves at rate 1 to neighbours in proportion to W, K_ij = √(D_i/D_j) P_t(i, j); on a line or a square lattice of neighbours it
-    tends to the squared-exponential kernel with l² = t or t/2. L has eigenvalues between 0 and 2, hence K is positive definite. The kernel is
-    not centred, neither here nor when rows are dropped. Between connected components the covariance is 0.
+    Kondor and Lafferty (2002); Smola and Kondor (2003). With the transition probabilities P_t(i, j) of a walk that
+    moves at rate 1 to neighbours in proportion to W, K_ij = √(D_i/D_j) P_t(i, j); on a line or a square lattice of
+    neighbours it tends to the squared-exponential kernel with l² = t or t/2. L has eigenvalues between 0 and 2, hence K
+    is positive definite. The kernel is not centred, neither here nor when rows are dropped. Between connected
+    components the covariance is 0.
 
     Where no n × n matrix is made, the trace outside the leading eigenvectors is estimated from 16 random vectors
     (Hutchinson): `explained` is good to about two digits then.

@@ -74,8 +74,8 @@ def kernel_group(
 
     Notes
     -----
-    Let G have a mean diagonal of 1, as `al.pp.kernel_grm` makes it (`scale=True`): σ² is then the variance between groups at any ρ, and ρ the
-    heritable share of it.
+    Let G have a mean diagonal of 1, as `al.pp.kernel_grm` makes it (`scale=True`): σ² is then the variance between
+    groups at any ρ, and ρ the heritable share of it.
 
     Examples
     --------

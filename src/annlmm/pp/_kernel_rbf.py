@@ -75,8 +75,8 @@ def kernel_rbf(
 
     Notes
     -----
-    The kernel of SpatialDE (Svensson et al. 2018), whose grid of length scales, from half the smallest to twice the largest distance, has the
-    default about in its middle. It is not centred, neither here nor when rows are dropped.
+    The kernel of SpatialDE (Svensson et al. 2018), whose grid of length scales, from half the smallest to twice the
+    largest distance, has the default about in its middle. It is not centred, neither here nor when rows are dropped.
 
     In up to about three dimensions and with length scales that are not small against their extent, K has few
     eigenvalues above rounding. Then a factor of it, exact to 1e-12, is computed by Chebyshev interpolation, in time and
