@@ -303,6 +303,15 @@ def test_fetch(maker, tmp_path):
             np.testing.assert_array_equal(part, a[np.ix_(rows, columns)])
 
 
+@pytest.mark.parametrize("kind", [sparse.csr_matrix, sparse.csr_array, sparse.csc_matrix, sparse.csc_array])
+def test_a_range_of_a_sparse_matrix_in_memory_is_a_view(kind):
+    x = kind(features())
+    rows, columns = np.arange(N), np.arange(M)
+    part = fetch(x, rows[5:20], columns) if x.format == "csr" else fetch(x, rows, columns[5:20])
+    for name in ("data", "indices"):
+        assert np.shares_memory(getattr(part, name), getattr(x, name)), name
+
+
 def test_an_interrupt_in_the_middle_leaves_adata_as_it_was(monkeypatch):
     """At the tenth read, of any kind of block."""
     from annlmm.tl import _pass

@@ -47,8 +47,11 @@ def compressed_range(x: Any, major: Index) -> Any:
     start, stop = int(major[0]), int(major[-1]) + 1
     first, last = int(x.indptr[start]), int(x.indptr[stop])
     shape = (major.size, x.shape[1]) if by_row else (x.shape[0], major.size)
-    parts = (x.data[first:last], x.indices[first:last], x.indptr[start : stop + 1] - x.indptr[start])
-    return type(x)(parts, shape=shape, copy=False)
+    part = type(x)(shape, dtype=x.dtype)
+    # Given to the constructor, short views of long arrays would be copied.
+    part.data, part.indices = x.data[first:last], x.indices[first:last]
+    part.indptr = x.indptr[start : stop + 1] - x.indptr[start]
+    return part
 
 
 for _type in SPARSE:

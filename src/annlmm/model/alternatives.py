@@ -9,38 +9,39 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annlmm.model.association import Scan
+from annlmm.model.association import OK, UNTESTED, Association, Scan
 from annlmm.model.parallel import map_blocks, processors
-from annlmm.model.rotated import RotatedData
-from annlmm.model.statistics import FeatureStatistics
+from annlmm.model.rotated import RotatedData, WeightedData
 
 Float = NDArray[np.float64]
 COLUMNS = ("beta", "sigma_sq", "chi_sq", "p_value", "standard_error")
-# Small enough for what is made of a block to stay in cache, large enough for threads.
-BLOCK_BYTES = 2**23
+# A block that has to be converted; products of narrower ones than this are slow.
+BLOCK_BYTES, NARROW = 2**27, 512
 
 
 def alternatives_table(data: RotatedData, scan: Scan, pa: NDArray[Any], a: NDArray[Any] | None) -> pd.DataFrame:
     """Test the columns of `pa` (r × m), with `a` (n × m) for a low-rank model, a block of columns at a time."""
-    m = pa.shape[1]
-    width = max(1, BLOCK_BYTES // (8 * (data.s.size + data.y.size)))
+    m, threads = pa.shape[1], processors()
+    weighted = data.weighted(scan)
+    # Several blocks to a thread, so that none waits for the last one.
+    width = max(1, min(BLOCK_BYTES // (8 * (data.s.size + data.y.size)), max(NARROW, -(-m // (4 * threads)))))
 
     def part(i: int) -> Float:
-        return _block(data, scan, pa[:, i : i + width], None if a is None else a[:, i : i + width])
+        return _block(data, weighted, pa[:, i : i + width], None if a is None else a[:, i : i + width])
 
-    parts = list(map_blocks(part, range(0, m, width), processors()))
+    parts = list(map_blocks(part, range(0, m, width), threads))
     table = np.concatenate(parts) if parts else np.zeros((0, len(COLUMNS)))
     return pd.DataFrame(table, columns=list(COLUMNS), index=pd.RangeIndex(m, name="idx"))
 
 
-def _block(data: RotatedData, scan: Scan, pa: NDArray[Any], a: NDArray[Any] | None) -> Float:
+def _block(data: RotatedData, weighted: WeightedData, pa: NDArray[Any], a: NDArray[Any] | None) -> Float:
     """The five columns of one block: as it is, then once more with care for the features that this leaves unsettled."""
+    scan = weighted.scan
     rotated = np.asarray(pa, dtype=np.float64)
     features = rotated if a is None else np.asarray(a, dtype=np.float64)
     with np.errstate(invalid="ignore", over="ignore"):
-        sums, unsettled = data.raw_features(rotated, features)
-        table = _columns(scan, sums)
-    unsettled |= ~np.isfinite(table[:, 0])
+        num, den, unsettled = weighted.ratios(rotated, features)
+    table = _columns(scan.finish(num, den, np.where(unsettled, UNTESTED, OK).astype(np.int8), "lrt"))
     again = np.flatnonzero(unsettled)
     if again.size:
         rotated, features = rotated[:, again], features[:, again]
@@ -48,14 +49,13 @@ def _block(data: RotatedData, scan: Scan, pa: NDArray[Any], a: NDArray[Any] | No
         bad = ~(np.isfinite(rotated).all(axis=0) & np.isfinite(features).all(axis=0))
         rotated = np.where(bad, 0.0, rotated)
         features = rotated if a is None else np.where(bad, 0.0, features)
-        part = _columns(scan, data.features(rotated, features))
+        part = _columns(scan.test(data.features(rotated, features), "lrt"))
         part[bad] = np.nan
         table[again] = part
     return table
 
 
-def _columns(scan: Scan, features: FeatureStatistics) -> Float:
-    result = scan.test(features, "lrt")
+def _columns(result: Association) -> Float:
     return np.stack([getattr(result, name) for name in COLUMNS], axis=1)
 
 
@@ -89,8 +89,10 @@ def dask_alternatives(data: RotatedData, scan: Scan, pa: Any, a: Any, partition_
     rows: Any = partition_size if partition_size is not None else arrays[0].chunks[0]
     arrays = [array.rechunk((rows, -1)) for array in arrays]
 
+    weighted = data.weighted(scan)
+
     def task(*blocks: NDArray[Any]) -> Float:
-        return _block(data, scan, blocks[0].T, blocks[1].T if len(blocks) > 1 else None)
+        return _block(data, weighted, blocks[0].T, blocks[1].T if len(blocks) > 1 else None)
 
     table = da.map_blocks(
         task, *arrays, dtype=np.float64, chunks=(arrays[0].chunks[0], (len(COLUMNS),)), meta=np.zeros((0, 0))

@@ -54,16 +54,20 @@ class ExactScan:
         """Wald by REML, likelihood ratio by ML (GEMMA's p_wald and p_lrt)."""
         v, outside, cross = self.coordinates(features, response)
         status = feature_status(features, features.norm)
-        rows = np.array(v.T, order="C")
+        rows = np.ascontiguousarray(v.T)
         return self.test_rotated(Rotated(rows, features.norm, outside, cross[:, None], features.grouped, status))
 
     def test_rotated(self, features: Rotated, response: int = 0) -> Association:
-        """The same of features that are in the REML space already; coordinates of those that are not tested are lost."""
+        """The same of features that are in the REML space already."""
         space, refitter = self.space, self.refitter
         v, outside, cross, status = features.v, features.outside, features.cross[:, response], features.status.copy()
         bad = status != OK
         if bad.any():
-            v[bad], outside, cross = 1.0, np.where(bad, 1.0, outside), np.where(bad, 0.0, cross)
+            v, outside, cross = (
+                np.where(bad[:, None], 1.0, v),
+                np.where(bad, 1.0, outside),
+                np.where(bad, 0.0, cross),
+            )
         fit = refitter.fit(v, outside, cross)
         n, df = space.n, space.df_residual - 1
         beta = fit.b / fit.a

@@ -208,6 +208,18 @@ def _newton(aa, ab, spectrum, outside, cross, model, low, t, high):  # type: ign
 
 
 @njit(**_JIT)
+def _at_one(aa, ab, spectrum):  # type: ignore[no-untyped-def]
+    """A, B and C at γ = ∞, times γ."""
+    s_a = s_b = s_c = 0.0
+    for i in range(aa.size):
+        w = 1.0 / spectrum.mu[i]
+        s_a += w * aa[i]
+        s_b += w * ab[i]
+        s_c += w * spectrum.y_sq[i]
+    return s_a, s_b, s_c
+
+
+@njit(**_JIT)
 def _value(model, a, b, c, logdet):  # type: ignore[no-untyped-def]
     """f from A, B, C and Σ log(1+γλ)."""
     value = model.n * np.log(c - b * b / a) + logdet
@@ -221,21 +233,18 @@ def refine(features, y, spectrum, thinned, bins, lagrange, outside, cross, model
     `features` is b × k or wider, `lagrange` nodes per bin × k, `bins` the first eigenvalue of each bin and k.
     """
     grid, k, last = model.grid, spectrum.mu.size, model.grid.size - 1
-    aa, ab, inverse = np.empty(k), np.empty(k), 1.0 / spectrum.mu
+    aa, ab = np.empty(k), np.empty(k)
     thin_aa, thin_ab = np.empty(thinned.mu.size), np.empty(thinned.mu.size)
     slopes = np.empty(grid.size)
-    c_zero, c_one = model.rest + spectrum.y_sq.sum(), model.rest + (spectrum.y_sq * inverse).sum()
+    c_zero = model.rest + spectrum.y_sq.sum()
     for j in range(features.shape[0]):
         a, c_aa, c_ay = features[j], outside[j], cross[j]
-        a_zero = a_one = c_aa
-        b_zero = b_one = c_ay
+        a_zero, b_zero = c_aa, c_ay
         for i in range(k):
             square, product = a[i] * a[i], a[i] * y[i]
             aa[i], ab[i] = square, product
             a_zero += square
             b_zero += product
-            a_one += square * inverse[i]
-            b_one += product * inverse[i]
         _thin(aa, ab, bins, lagrange, thin_aa, thin_ab)
         safe = _on_grid(thin_aa, thin_ab, thinned, c_aa, c_ay, model, slopes)
         if not safe:
@@ -256,10 +265,19 @@ def refine(features, y, spectrum, thinned, bins, lagrange, outside, cross, model
             if value < best:
                 best = value
                 out[0, j], out[1, j], out[2, j], out[3, j], out[5, j] = np.exp(t), s_a, s_b, s_c, converged
-        value = _value(model, a_one, b_one, c_one, model.logdet_one)
-        if value < best:
-            best = value
-            out[0, j], out[1, j], out[2, j], out[3, j], out[5, j] = np.inf, a_one, b_one, c_one, 1.0
+        if slopes[last] < 0.0 and not model.unbounded:
+            # h² = 1, or as far as f was searched.
+            gamma, logdet = np.inf, model.logdet_one
+            s_a, s_b, s_c = _at_one(aa, ab, spectrum)
+            at_one = logdet < np.inf
+            if not at_one:
+                gamma, logdet = np.exp(grid[last]), _logdet(model, grid[last])[0]
+                far = _sums(aa, ab, spectrum, gamma)
+                s_a, s_b, s_c = far[0] + c_aa, far[1] + c_ay, far[2] + model.rest
+            value = _value(model, s_a, s_b, s_c, logdet)
+            if value < best:
+                best = value
+                out[0, j], out[1, j], out[2, j], out[3, j], out[5, j] = gamma, s_a, s_b, s_c, at_one
         if model.unbounded and out[0, j] == 0.0 and slopes[last - 1] < 0.0:
             far = _sums(aa, ab, spectrum, np.exp(grid[last - 1]))
             if _value(model, far[0], far[1], far[2], _logdet(model, grid[last - 1])[0]) < best:

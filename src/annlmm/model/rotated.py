@@ -13,9 +13,40 @@ from annlmm.model.design import Design
 from annlmm.model.profile import Profile, make_profile
 from annlmm.model.response import Response, residual_of, rotated_response
 from annlmm.model.space import RemlSpace, make_space
-from annlmm.model.statistics import UNSETTLED, FeatureStatistics, assemble, of_residual
+from annlmm.model.statistics import UNSETTLED, FeatureStatistics, of_residual
 
 Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class WeightedData:
+    """⟨a, b⟩ = Σ w (Pa)(Pb), or for a low-rank model aᵀb − Σ (1−w)(Pa)(Pb).
+
+    Attributes
+    ----------
+    scan
+        The response and γ.
+    weights
+        (r,) w, or w − 1.
+    inside, outside
+        What P A (r × (1 + p)) and, for a low-rank model, A (n × (1 + p)) are multiplied with for ⟨y − Xβ̂, a⟩ and ⟨Q, a⟩.
+    """
+
+    scan: Scan
+    weights: Float
+    inside: Float
+    outside: Float | None
+
+    def ratios(self, pa: Float, a: Float) -> tuple[Float, Float, NDArray[np.bool_]]:
+        """num and den of every feature as it is, and which of them this leaves unsettled: bad values, a lack of digits."""
+        total = norm = np.einsum("i,ij,ij->j", self.weights, pa, pa)
+        linear = self.inside.T @ pa
+        if self.outside is not None:
+            total = np.einsum("ij,ij->j", a, a)
+            norm, linear = total + norm, linear + self.outside.T @ a
+        num, aq = linear[0], linear[1:]
+        den = norm - np.einsum("pj,pj->j", aq, self.scan.gls.qq_inverse @ aq)
+        return num, den, ~((den > UNSETTLED * total) & np.isfinite(num))
 
 
 @dataclass(frozen=True)
@@ -54,11 +85,6 @@ class RotatedData:
         return residual_of(self.y, self.design)[0]
 
     @cached_property
-    def _linear(self) -> Float:
-        """Q and My, for one pass over the features."""
-        return np.column_stack([self.design.q, self._my])
-
-    @cached_property
     def response(self) -> Response:
         """The response in the coordinates of the model."""
         keep = self._positive
@@ -85,14 +111,19 @@ class RotatedData:
         u = self.response.u
         return make_scan(self.space, u, max(self.response.my_sq - float(u @ u), 0.0), gamma)
 
-    def raw_features(self, pa: Float, a: Float) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
-        """`features` from sums over the block as it is, and which of them this leaves unsettled (as `raw_statistics`)."""
-        linear = self._linear.T @ a
-        q, y = linear[:-1], linear[-1:].T
-        square = np.einsum("ij,ij->j", a, a)
-        u = pa if self._positive.all() else pa[self._positive]
-        features = assemble(u, q, y, square, np.zeros_like(square), self.design, self.space)
-        return features, ~(features.norm > UNSETTLED * square)
+    def weighted(self, scan: Scan) -> WeightedData:
+        """V⁻¹(y − Xβ̂) and V⁻¹Q at the γ of `scan`, for features as they are."""
+        keep, w = self._positive, scan.gls.w
+        right = np.column_stack([self._my - self.design.q @ scan.q_solved, self.design.q])
+        if self.y is self.py:
+            weights = np.ones_like(self.s)
+            weights[keep] = w
+            return WeightedData(scan, weights, weights[:, None] * right, None)
+        t = self.space.angles.t
+        weights, inside = np.zeros_like(self.s), np.zeros((self.s.size, right.shape[1]))
+        weights[keep] = w - 1.0
+        inside[keep] = (w - 1.0)[:, None] * np.column_stack([self.response.u - t @ scan.q_solved, t])
+        return WeightedData(scan, weights, inside, right)
 
     def features(self, pa: Float, a: Float) -> FeatureStatistics:
         """Sufficient statistics of features from P A (r × b) and A (n × b; P A again for a full-rank model)."""
