@@ -16,7 +16,7 @@ from annlmm.model.rotated import RotatedData, WeightedData
 Float = NDArray[np.float64]
 COLUMNS = ("beta", "sigma_sq", "chi_sq", "p_value", "standard_error")
 # A block that has to be converted; products of narrower ones than this are slow.
-BLOCK_BYTES, NARROW = 2**27, 512
+BLOCK_BYTES, NARROW = 2**28, 1024
 
 
 def alternatives_table(data: RotatedData, scan: Scan, pa: NDArray[Any], a: NDArray[Any] | None) -> pd.DataFrame:

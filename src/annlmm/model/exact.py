@@ -54,20 +54,17 @@ class ExactScan:
         """Wald by REML, likelihood ratio by ML (GEMMA's p_wald and p_lrt)."""
         v, outside, cross = self.coordinates(features, response)
         status = feature_status(features, features.norm)
-        rows = np.ascontiguousarray(v.T)
+        # A copy where it is to be written to.
+        rows = np.array(v.T, order="C", copy=None if (status == OK).all() else True)
         return self.test_rotated(Rotated(rows, features.norm, outside, cross[:, None], features.grouped, status))
 
     def test_rotated(self, features: Rotated, response: int = 0) -> Association:
-        """The same of features that are in the REML space already."""
+        """The same of features that are in the REML space already; `v` of those that are not tested is overwritten."""
         space, refitter = self.space, self.refitter
         v, outside, cross, status = features.v, features.outside, features.cross[:, response], features.status.copy()
         bad = status != OK
         if bad.any():
-            v, outside, cross = (
-                np.where(bad[:, None], 1.0, v),
-                np.where(bad, 1.0, outside),
-                np.where(bad, 0.0, cross),
-            )
+            v[bad], outside, cross = 1.0, np.where(bad, 1.0, outside), np.where(bad, 0.0, cross)
         fit = refitter.fit(v, outside, cross)
         n, df = space.n, space.df_residual - 1
         beta = fit.b / fit.a

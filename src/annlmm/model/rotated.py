@@ -16,6 +16,8 @@ from annlmm.model.space import RemlSpace, make_space
 from annlmm.model.statistics import UNSETTLED, FeatureStatistics, of_residual
 
 Float = NDArray[np.float64]
+# Of A at a time: they stay in cache from one product to the next.
+ROWS = 128
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,12 @@ class WeightedData:
         total = norm = np.einsum("i,ij,ij->j", self.weights, pa, pa)
         linear = self.inside.T @ pa
         if self.outside is not None:
-            total = np.einsum("ij,ij->j", a, a)
-            norm, linear = total + norm, linear + self.outside.T @ a
+            total = np.zeros_like(norm)
+            for i in range(0, a.shape[0], ROWS):
+                part = a[i : i + ROWS]
+                total += np.einsum("ij,ij->j", part, part)
+                linear += self.outside[i : i + ROWS].T @ part
+            norm = norm + total
         num, aq = linear[0], linear[1:]
         den = norm - np.einsum("pj,pj->j", aq, self.scan.gls.qq_inverse @ aq)
         return num, den, ~((den > UNSETTLED * total) & np.isfinite(num))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from annlmm.model.association import ALL_MISSING, OK, UNTESTED, Association, Scan
+from annlmm.model.association import ALL_MISSING, CONSTANT, OK, UNTESTED, Association, Scan
 from annlmm.model.basis import Basis, DenseBasis
 from annlmm.model.design import Design
 from annlmm.model.exact import ExactScan, grouped_tests
@@ -215,10 +215,26 @@ class ScanEngine:
 
     def carefully(self, block: Any) -> list[Association]:
         """The same for a few features, with missing values filled and offsets removed first."""
+        if self.design.spans_constant and not sparse.issparse(block):
+            varying = np.flatnonzero(((block != block[0]) | ~np.isfinite(block[0])).any(axis=0))
+            if varying.size < block.shape[1]:  # constants need no test
+                return self._some(block, varying)
         features, empty = self._careful_features(block)
         results = self.evaluator.evaluate(features)
         for result in results:
             result.status[empty] = ALL_MISSING
+        return results
+
+    def _some(self, block: Float, varying: NDArray[np.intp]) -> list[Association]:
+        """`carefully` for some features of a block, of which the others are constant."""
+        results = [Association.empty(block.shape[1], CONSTANT) for tests in self.evaluator.tests for _ in tests.scans]
+        if varying.size:
+            try:
+                parts = self.carefully(block[:, varying])
+            except UnusableFeatures as error:
+                raise error.among(varying) from None
+            for result, part in zip(results, parts, strict=True):
+                result.assign(varying, part)
         return results
 
     def _triangular(self, triangular: TriangularScan, block: Float) -> tuple[list[Association], NDArray[np.intp]]:
