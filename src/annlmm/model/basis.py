@@ -144,9 +144,8 @@ class GroupCoordinates:
         return np.asarray(within <= MOSTLY_BETWEEN * (square - total**2 / self.counts.sum()))
 
 
-@dataclass(frozen=True)
-class GroupBasis(Basis):
-    """K = Z K_d Zᵀ for groups: U = Z N^{−½} W with N^½ K_d N^½ = W S Wᵀ, never n × r.
+class GroupedBasis(Basis):
+    """K = Z K_d Zᵀ with one non-zero per row of Z: U = Z N^{−½} W, N = ZᵀZ diagonal, N^½ K_d N^½ = W S Wᵀ, never n × r.
 
     Attributes
     ----------
@@ -157,21 +156,21 @@ class GroupBasis(Basis):
     """
 
     codes: Index
-    relatedness: Float | None = None
+    relatedness: Float | None
+
+    @property
+    @abstractmethod
+    def counts(self) -> Float:
+        """The diagonal of N."""
+
+    @property
+    @abstractmethod
+    def _indicator(self) -> Any:
+        """Zᵀ, D × n."""
 
     @property
     def n(self) -> int:
         return self.codes.size
-
-    @cached_property
-    def counts(self) -> Float:
-        return np.bincount(self.codes).astype(np.float64)
-
-    @cached_property
-    def _indicator(self) -> Any:
-        """Zᵀ, D × n."""
-        n = self.n
-        return sparse.csr_matrix((np.ones(n), (self.codes, np.arange(n))), shape=(self.counts.size, n))
 
     @cached_property
     def _spectrum(self) -> Spectrum | None:
@@ -193,9 +192,6 @@ class GroupBasis(Basis):
         sums = self._indicator @ a
         return self.coordinates.scale(np.asarray(sums.toarray() if sparse.issparse(sums) else sums, dtype=np.float64))
 
-    def constant_within(self, block: Any, square: Float) -> NDArray[np.bool_]:
-        return self.coordinates.mostly_between(self._scaled_sums(block), square)
-
     def project(self, a: Any) -> Float:
         return self.coordinates.rotate(self._scaled_sums(a))
 
@@ -203,13 +199,35 @@ class GroupBasis(Basis):
         levels = v if self._spectrum is None else self._spectrum.u @ v
         return np.asarray((levels.T / np.sqrt(self.counts)).T[self.codes])
 
-    def restrict(self, kept: Index) -> GroupBasis:
-        """Recount the groups and drop the empty ones; never centred (σ² stays the variance between groups)."""
-        if np.array_equal(kept, np.arange(self.n)):
-            return self
+    def _kept_groups(self, kept: Index) -> tuple[Index, Float | None]:
+        """Codes and K_d of the groups that some rows have."""
         present, codes = np.unique(self.codes[kept], return_inverse=True)
         related = None if self.relatedness is None else self.relatedness[np.ix_(present, present)]
-        return GroupBasis(codes.astype(np.intp), related)
+        return codes.astype(np.intp), related
+
+
+@dataclass(frozen=True)
+class GroupBasis(GroupedBasis):
+    """Groups whose rows count the same: Z is an indicator, N holds the rows per group."""
+
+    codes: Index
+    relatedness: Float | None = None
+
+    @cached_property
+    def counts(self) -> Float:
+        return np.bincount(self.codes).astype(np.float64)
+
+    @cached_property
+    def _indicator(self) -> Any:
+        n = self.n
+        return sparse.csr_matrix((np.ones(n), (self.codes, np.arange(n))), shape=(self.counts.size, n))
+
+    def constant_within(self, block: Any, square: Float) -> NDArray[np.bool_]:
+        return self.coordinates.mostly_between(self._scaled_sums(block), square)
+
+    def restrict(self, kept: Index) -> GroupBasis:
+        """Recount the groups and drop the empty ones; never centred (σ² stays the variance between groups)."""
+        return self if np.array_equal(kept, np.arange(self.n)) else GroupBasis(*self._kept_groups(kept))
 
 
 def no_kernel(n: int) -> DenseBasis:

@@ -70,11 +70,11 @@ def log_f_sf(f: Float, df: float | Float) -> Float:
     tail = np.flatnonzero((out < -600) & np.isfinite(f))
     if tail.size:
         out = np.array(out)
-        out.flat[tail] = _log_betainc_tail(a.flat[tail], 0.5, x.flat[tail], y.flat[tail])
+        out.flat[tail] = log_betainc_tail(a.flat[tail], 0.5, x.flat[tail], y.flat[tail])
     return np.asarray(out)
 
 
-def _log_betainc_tail(a: Float, b: float, x: Float, one_minus_x: Float) -> Float:
+def log_betainc_tail(a: Float, b: float, x: Float, one_minus_x: Float) -> Float:
     """log I_x(a, b) by its continued fraction (DLMF 8.17.22), which converges fast for x < (a+1)/(a+b+2)."""
     tiny = 1e-300
     c, d = np.ones_like(x), 1.0 / (1.0 - (a + b) * x / (a + 1.0))

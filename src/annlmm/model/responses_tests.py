@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import betainc, betaincc
 
-from annlmm.model.hypothesis import _log_betainc_tail, log_f_sf
+from annlmm.model.hypothesis import log_betainc_tail, log_f_sf
 from annlmm.model.kenward_roger import adjusted_covariance, inverse_information, joint_test, single_df
 from annlmm.model.parallel import map_blocks
 from annlmm.model.responses import CHUNK, Responses
@@ -198,5 +198,5 @@ def log_f_sf_joint(f: Float, q: int, df: Float) -> Float:
         out = np.log(upper)
     tail = np.flatnonzero((out < -600) & np.isfinite(f))
     if tail.size:
-        out[tail] = _log_betainc_tail(a[tail], b, x[tail], y[tail])
+        out[tail] = log_betainc_tail(a[tail], b, x[tail], y[tail])
     return np.asarray(out)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -146,9 +148,14 @@ class UnusableFeatures(ValueError):
         super().__init__(problem, positions)
         self.problem, self.positions = problem, positions
 
-    def among(self, columns: NDArray[np.intp]) -> UnusableFeatures:
-        """The same with positions in a wider range of features."""
-        return UnusableFeatures(self.problem, columns[self.positions])
+
+@contextmanager
+def among(columns: NDArray[np.intp]) -> Iterator[None]:
+    """Say which of a wider range of features are unusable, not which of a block."""
+    try:
+        yield
+    except UnusableFeatures as error:
+        raise UnusableFeatures(error.problem, columns[error.positions]) from None
 
 
 class ScanEngine:
@@ -205,10 +212,8 @@ class ScanEngine:
         else:
             results, unsettled = self.evaluator(self.reduction.rows.sums(block))
         if unsettled.size:
-            try:
+            with among(unsettled):
                 parts = self.carefully(block[:, unsettled])
-            except UnusableFeatures as error:
-                raise error.among(unsettled) from None
             for result, part in zip(results, parts, strict=True):
                 result.assign(unsettled, part)
         return results
@@ -229,10 +234,8 @@ class ScanEngine:
         """`carefully` for some features of a block, of which the others are constant."""
         results = [Association.empty(block.shape[1], CONSTANT) for tests in self.evaluator.tests for _ in tests.scans]
         if varying.size:
-            try:
+            with among(varying):
                 parts = self.carefully(block[:, varying])
-            except UnusableFeatures as error:
-                raise error.among(varying) from None
             for result, part in zip(results, parts, strict=True):
                 result.assign(varying, part)
         return results
@@ -270,10 +273,11 @@ class ScanEngine:
         return careful_statistics(block, self.my, self.design, self.basis, self.space, refuse_missing=refuse)
 
 
-def careful_statistics(
-    block: Any, my: Float, design: Design, basis: Basis, space: RemlSpace, *, refuse_missing: bool = False
-) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
-    """Statistics of a few features from a copy that is filled and shifted, and which of them are all missing."""
+def clean_copy(block: Any, *, refuse_missing: bool = False) -> tuple[Any, NDArray[np.bool_]]:
+    """A float64 copy of features (numpy or CSC) with the mean for what is missing, and which of them are all missing.
+
+    Raises `UnusableFeatures` for infinite values, and for missing ones if they are refused.
+    """
     if sparse.issparse(block):
         block = block.tocsc().astype(np.float64)
         block.sum_duplicates()
@@ -287,4 +291,12 @@ def careful_statistics(
     filled, counts, empty = fill_missing(block)
     if refuse_missing and counts.any():
         raise UnusableFeatures("missing", np.flatnonzero(counts))
+    return filled, empty
+
+
+def careful_statistics(
+    block: Any, my: Float, design: Design, basis: Basis, space: RemlSpace, *, refuse_missing: bool = False
+) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
+    """Statistics of a few features from a copy that is filled and shifted, and which of them are all missing."""
+    filled, empty = clean_copy(block, refuse_missing=refuse_missing)
     return feature_statistics(filled, my, design, basis, space), empty

@@ -5,7 +5,7 @@ They concatenate over columns; a block is dense (n × b) or CSC, in float64, wit
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -64,6 +64,20 @@ class FeatureStatistics:
             self.grouped[chosen],
         )
 
+    def blank(self, size: int) -> FeatureStatistics:
+        """Zeros for `size` features of the same kernel and responses, to be filled."""
+        per_feature = {f.name: np.zeros(size, getattr(self, f.name).dtype) for f in fields(self)}
+        return FeatureStatistics(
+            **per_feature | {"u": np.zeros((len(self.u), size)), "y": np.zeros((size, self.y.shape[1]))}
+        )
+
+    def assign(self, positions: NDArray[np.intp], part: FeatureStatistics) -> None:
+        """Fill in the statistics of some features."""
+        self.u[:, positions] = part.u
+        for f in fields(self):
+            if f.name != "u":
+                getattr(self, f.name)[positions] = getattr(part, f.name)
+
 
 def shift_columns(block: Any) -> Any:
     """Subtract each column's first value, so that an offset costs no digits; sparse columns only where no zero is implicit.
@@ -96,7 +110,7 @@ def feature_statistics(block: Any, my: Float, design: Design, basis: Basis, spac
     square, total, q, y = _sums(block, my, design)
     grouped = basis.constant_within(block, square)
     if sparse.issparse(block):
-        return assemble(basis.project(block), q, y, square, total, design, space, grouped)
+        return assemble(basis.project(block), q, y, square, total, space, grouped)
     residual = design.residualise(block)
     return of_residual(basis.project(residual), residual, my, square, total, space, grouped)
 
@@ -116,7 +130,6 @@ def assemble(
     y: Float,
     square: Float,
     total: Float,
-    design: Design | None,
     space: RemlSpace,
     grouped: NDArray[np.bool_] | None = None,
 ) -> FeatureStatistics:

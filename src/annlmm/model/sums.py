@@ -205,7 +205,7 @@ class Finisher:
             out = sums.linear[first - self.b_out.shape[1] : first]
             q = self.b @ (self.a.T @ u) + self.b_out @ out
             y = np.ascontiguousarray(sums.linear[first:].T)
-            features = assemble(u, q, y, sums.square, total, None, self.space, grouped)
+            features = assemble(u, q, y, sums.square, total, self.space, grouped)
             return features, ~(features.norm > UNSETTLED * sums.square)
 
     def _filled(self, sums: Sums, missing: Sums) -> Sums:

@@ -14,39 +14,30 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from annlmm.model.basis import Basis, DenseBasis, GroupBasis
+from annlmm.model.basis import Basis, DenseBasis, GroupBasis, GroupedBasis
 from annlmm.model.design import Design, make_design
-from annlmm.model.eigen import Spectrum, from_factor, from_kernel
+from annlmm.model.eigen import from_factor
 
 Float = NDArray[np.float64]
 Index = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class WeightedGroupBasis(Basis):
-    """R Z K_d Zᵀ R for groups.
+class WeightedGroupBasis(GroupedBasis):
+    """R Z K_d Zᵀ R for groups; N holds the sums of weights.
 
     Attributes
     ----------
-    codes
-        n group numbers in 0 … D−1, each group present.
     root
         n square roots of the weights, positive.
-    relatedness
-        K_d, D × D; None for independent groups.
     """
 
     codes: Index
     root: Float
     relatedness: Float | None = None
 
-    @property
-    def n(self) -> int:
-        return self.codes.size
-
     @cached_property
     def counts(self) -> Float:
-        """Sums of weights per group."""
         return np.bincount(self.codes, weights=self.root**2).astype(np.float64)
 
     @cached_property
@@ -54,31 +45,12 @@ class WeightedGroupBasis(Basis):
         """(RZ)ᵀ, D × n."""
         return sparse.csr_matrix((self.root, (self.codes, np.arange(self.n))), shape=(self.counts.size, self.n))
 
-    @cached_property
-    def _spectrum(self) -> Spectrum | None:
-        if self.relatedness is None:
-            return None
-        root = np.sqrt(self.counts)
-        return from_kernel(root[:, None] * self.relatedness * root, argument="relatedness")
-
-    @property
-    def eigenvalues(self) -> Float:
-        return self.counts if self._spectrum is None else self._spectrum.eigenvalues
-
-    def project(self, a: Any) -> Float:
-        sums = self._indicator @ a
-        sums = np.asarray(sums.toarray() if sparse.issparse(sums) else sums, dtype=np.float64)
-        scaled = (sums.T / np.sqrt(self.counts)).T
-        return scaled if self._spectrum is None else self._spectrum.u.T @ scaled
-
     def expand(self, v: Float) -> Float:
-        levels = v if self._spectrum is None else self._spectrum.u @ v
-        return np.asarray(((levels.T / np.sqrt(self.counts)).T[self.codes].T * self.root).T)
+        return np.asarray((super().expand(v).T * self.root).T)
 
     def restrict(self, kept: Index) -> WeightedGroupBasis:
-        present, codes = np.unique(self.codes[kept], return_inverse=True)
-        related = None if self.relatedness is None else self.relatedness[np.ix_(present, present)]
-        return WeightedGroupBasis(codes.astype(np.intp), self.root[kept], related)
+        codes, related = self._kept_groups(kept)
+        return WeightedGroupBasis(codes, self.root[kept], related)
 
 
 def weigh_basis(basis: Basis, root: Float) -> Basis:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,9 @@ from annlmm.blocks import column_blocks
 from annlmm.model.association import STATUS
 from annlmm.model.basis import Basis, GroupBasis
 from annlmm.model.null import NullModel
-from annlmm.model.scan import UnusableFeatures, fill_missing
+from annlmm.model.scan import among, clean_copy
 from annlmm.model.statistics import FeatureStatistics, feature_statistics, shift_columns
-from annlmm.tl._pass import Features, collect_statistics
-from annlmm.tl._pass import _named as named_features
+from annlmm.tl._pass import Features, collect_statistics, named_features
 
 MISSING = ("mean", "raise")
 Float = NDArray[np.float64]
@@ -91,32 +89,18 @@ def gene_statistics(
     With `root`, the square roots of weights, rows are multiplied by them, once the features are shifted if they may be.
     """
     if root is None:
-        return collect_statistics(features, rows, columns, my, (model.design, model.basis, model.space), description)
+        return collect_statistics(features, rows, columns, model, my, description)
     width = max(1, int(settings.block_memory // (32 * (rows.size + model.basis.rank + 16))))
     parts, empty = [], []
     for block in column_blocks(features.matrix, rows, columns, width):
-        values = block.array
-        values = values.tocsc().astype(np.float64) if sparse.issparse(values) else np.array(values, dtype=np.float64)
-        _check_values(features, values, block.columns)
-        filled, _, all_missing = fill_missing(values)
+        with named_features(features.adata), among(block.columns):
+            filled, all_missing = clean_copy(block.array, refuse_missing=features.refuse_missing)
         filled = shift_columns(filled) if shift else filled
         weighted = filled.multiply(root[:, None]).tocsc() if sparse.issparse(filled) else filled * root[:, None]
         parts.append(feature_statistics(weighted, my, model.design, model.basis, model.space))
         empty.append(all_missing)
-    together = {
-        f.name: np.concatenate([getattr(part, f.name) for part in parts], axis=-1 if f.name == "u" else 0)
-        for f in fields(FeatureStatistics)
-    }
-    return FeatureStatistics(**together), np.concatenate(empty)
-
-
-def _check_values(features: Features, block: Any, columns: Index) -> None:
-    values = block.data if sparse.issparse(block) else block
-    refused = [("infinite", np.isinf)] + ([("missing", np.isnan)] if features.refuse_missing else [])
-    for problem, test in refused:
-        bad = test(values)
-        if bad.any():
-            of_column = np.repeat(np.arange(columns.size), np.diff(block.indptr)) if sparse.issparse(block) else None
-            which = np.unique(of_column[bad]) if of_column is not None else np.flatnonzero(bad.any(axis=0))
-            with named_features(features.adata):
-                raise UnusableFeatures(problem, columns[which])
+    total, start = parts[0].blank(columns.size), 0
+    for part in parts:
+        total.assign(np.arange(start, start + part.norm.size), part)
+        start += part.norm.size
+    return total, np.concatenate(empty)

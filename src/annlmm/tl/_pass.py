@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from annlmm._settings import settings
-from annlmm.blocks import Layout, Limits, Tile, fetch, layout, plan
-from annlmm.blocks._layout import as_float
+from annlmm.blocks import Layout, Limits, Tile, as_float, fetch, layout, plan
+from annlmm.model.null import NullModel
 from annlmm.model.parallel import map_blocks
-from annlmm.model.scan import UnusableFeatures, careful_statistics
+from annlmm.model.scan import UnusableFeatures, among, careful_statistics
 from annlmm.model.statistics import FeatureStatistics
 from annlmm.model.sums import Reduction, Sums, make_reduction
 
@@ -68,7 +68,7 @@ def one_pass(
     """
     how = layout(features.matrix)
     limits = Limits(settings.block_memory, settings.threads, reduction.size)
-    with _named(features.adata), _progress(columns.size, description) as advance:
+    with named_features(features.adata), _progress(columns.size, description) as advance:
         if type(features.matrix).__module__.split(".")[0] == "dask":
             finished = _on_dask(features, rows, columns, reduction, finish, limits, advance)
         else:
@@ -85,75 +85,45 @@ def one_pass(
 
 
 def collect_statistics(
-    features: Features,
-    rows: Index,
-    columns: Index,
-    my: Float,
-    reduction_of: tuple[Any, Any, Any],
-    description: str,
+    features: Features, rows: Index, columns: Index, model: NullModel, my: Float, description: str
 ) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
     """Statistics of all `columns` in their order, and which of them hold nothing but missing values.
 
     Parameters
     ----------
+    model
+        On `rows`.
     my
-        n × T responses for the inner products ãᵀ(My); T = 0 will do.
-    reduction_of
-        Design, basis and REML space on `rows`.
+        n × T vectors for the inner products ãᵀ(My); T = 0 will do.
     """
-    design, basis, space = reduction_of
-    reduction = make_reduction(my, design, basis, space)
-    refuse = features.refuse_missing
+    reduction = make_reduction(my, model.design, model.basis, model.space)
+    # By themselves: `finish` travels to other processes, what is as long as the rows does not.
+    finisher, refuse = reduction.finisher, features.refuse_missing
 
     def finish(sums: Sums) -> tuple[tuple[FeatureStatistics, NDArray[np.bool_]], Index]:
         if refuse and sums.missing is not None:
             raise UnusableFeatures("missing", np.flatnonzero(sums.missing.square))
-        statistics, unsettled = reduction.finisher(sums)
+        statistics, unsettled = finisher(sums)
         return (statistics, np.zeros(unsettled.size, dtype=bool)), np.flatnonzero(unsettled)
 
     def again(block: Any) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
-        return careful_statistics(block, my, design, basis, space, refuse_missing=refuse)
+        return careful_statistics(block, my, model.design, model.basis, model.space, refuse_missing=refuse)
 
     def whole(block: Any) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
         (statistics, empty), unsettled = finish(reduction.rows.sums(block))
         if unsettled.size:
-            try:
-                part, part_empty = again(block[:, unsettled])
-            except UnusableFeatures as error:
-                raise error.among(unsettled) from None
-            _assign(statistics, unsettled, part)
-            empty[unsettled] = part_empty
+            with among(unsettled):
+                part, empty[unsettled] = again(block[:, unsettled])
+            statistics.assign(unsettled, part)
         return statistics, empty
 
-    total: FeatureStatistics | None = None
-    empty = np.zeros(columns.size, dtype=bool)
+    nothing, _ = finisher(reduction.rows.sums(np.zeros((rows.size, 0))))
+    total, empty = nothing.blank(columns.size), np.zeros(columns.size, dtype=bool)
     for chosen, (part, part_empty) in one_pass(features, rows, columns, reduction, whole, finish, again, description):
-        if total is None:
-            shapes = {f.name: getattr(part, f.name) for f in fields(part)}
-            total = FeatureStatistics(
-                **{
-                    name: np.zeros(
-                        (columns.size, value.shape[1]) if name == "y" else (*value.shape[:-1], columns.size),
-                        value.dtype,
-                    )
-                    for name, value in shapes.items()
-                }
-            )
         place = np.searchsorted(columns, chosen)
-        _assign(total, place, part)
+        total.assign(place, part)
         empty[place] = part_empty
-    if total is None:
-        total, _ = reduction.finisher(reduction.rows.sums(np.zeros((rows.size, 0))))
     return total, empty
-
-
-def _assign(statistics: FeatureStatistics, positions: Index, part: FeatureStatistics) -> None:
-    for f in fields(FeatureStatistics):
-        target, value = getattr(statistics, f.name), getattr(part, f.name)
-        if f.name == "y":
-            target[positions] = value
-        else:
-            target[..., positions] = value
 
 
 def _by_row(how: Layout) -> bool:
@@ -168,7 +138,7 @@ def _whole_columns(
     advance: Callable[[float], None],
 ) -> Iterator[tuple[Index, Result]]:
     def task(tile: Tile) -> tuple[Index, Result]:
-        with _among(tile.columns):
+        with among(tile.columns):
             return tile.columns, whole(as_float(fetch(features.matrix, rows, tile.columns)))
 
     for columns, result in map_blocks(task, tiles, settings.threads):
@@ -203,7 +173,7 @@ def _over_rows(
 
         def finished(start: int, tile: Tile = tile, total: Sums = total) -> tuple[Index, tuple[Result, Index]]:
             columns = tile.columns[start : start + FINISH_WIDTH]
-            with _among(columns):
+            with among(columns):
                 return columns, finish(total.take(start, start + FINISH_WIDTH))
 
         yield from map_blocks(finished, range(0, tile.columns.size, FINISH_WIDTH), settings.threads)
@@ -250,7 +220,7 @@ class _Finish:
     finish: Callable[[Sums], Any]
 
     def __call__(self, sums: Sums, columns: Index) -> Any:
-        with _among(columns):
+        with among(columns):
             return self.finish(sums)
 
 
@@ -262,7 +232,7 @@ def _again(
     width = max(1, limits.memory // (4 * 8 * (rows.size + limits.statistics)))
     for start in range(0, columns.size, width):
         chosen = columns[start : start + width]
-        with _among(chosen):
+        with among(chosen):
             yield chosen, again(as_float(fetch(features.matrix, rows, chosen)))
 
 
@@ -276,16 +246,7 @@ def _pivot(matrix: Any, rows: Index, columns: Index) -> Float | None:
 
 
 @contextmanager
-def _among(columns: Index) -> Iterator[None]:
-    """Say which of all columns are meant, not which of a block."""
-    try:
-        yield
-    except UnusableFeatures as error:
-        raise error.among(columns) from None
-
-
-@contextmanager
-def _named(adata: AnnData) -> Iterator[None]:
+def named_features(adata: AnnData) -> Iterator[None]:
     """Turn numbers of unusable features into a message with their names."""
     try:
         yield

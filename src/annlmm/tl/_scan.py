@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from annlmm._settings import settings
 from annlmm._slots.fit import StoredNull
-from annlmm.model.association import Association, Scan, make_scan
+from annlmm.model.association import Association, make_scan
 from annlmm.model.basis import GroupBasis
 from annlmm.model.exact import ExactScan, make_exact_scan
 from annlmm.model.null import NullModel
@@ -18,6 +18,9 @@ from annlmm.model.response import residual_of
 from annlmm.model.scan import FeatureTests, ScanEngine
 from annlmm.model.search import bounded_minimum
 from annlmm.tl._pass import Features, one_pass
+
+Float = NDArray[np.float64]
+Index = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -33,11 +36,11 @@ class ScanOptions:
 def run_scan(
     model: NullModel,
     stored: StoredNull,
-    rows: NDArray[np.intp],
+    rows: Index,
     members: list[int],
-    gammas: NDArray[np.float64],
+    gammas: Float,
     features: Features,
-    columns: NDArray[np.intp],
+    columns: Index,
     options: ScanOptions,
     results: dict[str, list[Association]],
     *,
@@ -49,11 +52,24 @@ def run_scan(
     stored.
     """
     variance = options.variance if model.basis.rank else "null"  # least squares has no γ to estimate
-    tests, null_gammas = [], gammas.copy()
+    projected = [_project(model, stored.y[rows, j]) for j in members]
+    null_gammas = gammas.copy()
+    if check:
+        for j, (_, u, outside) in zip(members, projected, strict=True):
+            scan = make_scan(model.space, u, outside, float(null_gammas[j]))
+            stored.check_unchanged(j, scan.rss * (scan.gls.gamma if np.isinf(scan.gamma) else 1.0))
+    tests = []
     for k, test in enumerate(options.tests):
         at = gammas if k == 0 else null_gammas.copy()
-        scans, exact, my = _scans(model, stored, rows, members, test, variance, at, check=check)
+        if test == "score" and stored.reml and not stored.gamma_fixed:
+            _maximum_likelihood(model, stored, rows, members, at)
+        scans = [
+            make_scan(model.space, u, outside, float(at[j]))
+            for j, (_, u, outside) in zip(members, projected, strict=True)
+        ]
+        exact = _exact(model, stored, rows, members, test, variance)
         tests.append(FeatureTests(test, variance, scans, exact, options.threshold, options.df == "satterthwaite"))
+    my = np.stack([residual for residual, _, _ in projected], axis=1)
     engine = ScanEngine(
         model.design, model.basis, my, tests, refuse_missing=features.refuse_missing, threads=settings.threads
     )
@@ -64,40 +80,33 @@ def run_scan(
             results[test][j].assign(chosen, part)
 
 
-def _scans(
-    model: NullModel,
-    stored: StoredNull,
-    rows: NDArray[np.intp],
-    members: list[int],
-    test: str,
-    variance: str,
-    gammas: NDArray[np.float64],
-    *,
-    check: bool,
-) -> tuple[list[Scan], list[ExactScan], NDArray[np.float64]]:
-    """One prepared scan (and refit, where one may be needed) per phenotype, and the phenotypes without the covariates."""
-    scans, exact, residuals = [], [], []
-    # GEMMA's score test takes the maximum-likelihood γ of the null.
-    likelihood = (
-        NullModel(model.design, model.basis, reml=False, identifiable=False, kernel=model.kernel)
-        if test == "score" and stored.reml
-        else model
-    )
+def _project(model: NullModel, y: Float) -> tuple[Float, Float, float]:
+    """My, Uᵀ(My) and the sum of squares of My outside U."""
+    my, _ = residual_of(y, model.design)
+    u = model.basis.project(my)
+    rest = my - model.basis.expand(u)
+    return my, u, float(rest @ rest)
+
+
+def _maximum_likelihood(model: NullModel, stored: StoredNull, rows: Index, members: list[int], gammas: Float) -> None:
+    """Put the maximum-likelihood γ of the null, which GEMMA's score test takes, in place of the restricted one."""
+    likelihood = NullModel(model.design, model.basis, reml=False, identifiable=False, kernel=model.kernel)
     for j in members:
-        y = stored.y[rows, j]
-        gamma, name = float(gammas[j]), f"phenotype {stored.names[j]!r}"
-        if likelihood is not model and not stored.gamma_fixed:
-            gammas[j] = bounded_minimum(likelihood.profile(likelihood.response(y)), name).gamma
-        my, _ = residual_of(y, model.design)
-        u = model.basis.project(my)
-        rest = my - model.basis.expand(u)
-        scan = make_scan(model.space, u, float(rest @ rest), gamma)
-        if check:
-            stored.check_unchanged(j, scan.rss * (scan.gls.gamma if np.isinf(gamma) else 1.0))
-        if gammas[j] != gamma:
-            scan = make_scan(model.space, u, float(rest @ rest), float(gammas[j]))
-        scans.append(scan)
-        residuals.append(my)
-        if model.basis.rank and (variance != "null" or isinstance(model.basis, GroupBasis)):
-            exact.append(make_exact_scan(model.space, model.response(y), reml=test == "wald", name=name))
-    return scans, exact, np.stack(residuals, axis=1)
+        profile = likelihood.profile(likelihood.response(stored.y[rows, j]))
+        gammas[j] = bounded_minimum(profile, _named(stored, j)).gamma
+
+
+def _exact(
+    model: NullModel, stored: StoredNull, rows: Index, members: list[int], test: str, variance: str
+) -> list[ExactScan]:
+    """One refit per phenotype, where one may be needed."""
+    if not model.basis.rank or (variance == "null" and not isinstance(model.basis, GroupBasis)):
+        return []
+    return [
+        make_exact_scan(model.space, model.response(stored.y[rows, j]), reml=test == "wald", name=_named(stored, j))
+        for j in members
+    ]
+
+
+def _named(stored: StoredNull, j: int) -> str:
+    return f"phenotype {stored.names[j]!r}"
