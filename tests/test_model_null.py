@@ -440,7 +440,8 @@ class TestRefusals:
         y = np.random.default_rng(1).standard_normal(7)[CODES]
         model = NullModel(make_design(x[:, :2]), basis, kernel="donor")
         with pytest.raises(
-            ValueError, match=r"age: constant within the groups of 'donor' .* one row per group .*\(al\.tl\.differential\)"
+            ValueError,
+            match=r"age: constant within the groups of 'donor' .* one row per group .*\(al\.tl\.differential\)",
         ):
             model.fit(y + 1e3, name="age")
 
