@@ -107,11 +107,6 @@ class ExactScan:
         bad |= np.isnan(fit.gamma)
         return Association(**{k: np.where(bad, np.nan, x) for k, x in values.items()}, refit=~bad, status=status)
 
-    def ratios(self, features: Rotated, gamma: float, response: int = 0) -> tuple[Float, Float]:
-        """num and den at one γ: B and A."""
-        v, w = features.v[:, : self.space.k], 1.0 / (1.0 + gamma * self.space.mu)
-        return v @ (w * self.refitter.y) + features.cross[:, response], (v * v) @ w + features.outside
-
     def _grouped_df(
         self, v: Float, outside: Float, cross: Float, beta: Float, tau_sq: Float, gamma: Float, chosen: NDArray[np.intp]
     ) -> Float:

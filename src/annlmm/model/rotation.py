@@ -1,8 +1,11 @@
-"""The way of a dense block into the REML space, where γ is estimated again with every feature: one matrix product."""
+"""The way of a dense block into the REML space, where a test at any γ is a sum: one matrix product.
+
+num = Σ w ãỹ + c_ay,   den = Σ w ã² + c_aa,   w = 1/(1+γμ).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,6 +46,10 @@ class Rotated:
     grouped: NDArray[np.bool_]
     status: NDArray[np.int8]
 
+    def take(self, chosen: NDArray[np.intp]) -> Rotated:
+        """Some of the features, copied."""
+        return Rotated(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
 
 @dataclass(frozen=True)
 class Rotation:
@@ -52,6 +59,10 @@ class Rotation:
     ----------
     right
         n × (k + p + T); without the last T where V spans the space.
+    mu
+        Eigenvalues, k.
+    y
+        ỹ, k × T.
     k, p, responses
         Columns of V and Q, and T.
     full
@@ -59,6 +70,8 @@ class Rotation:
     """
 
     right: Float
+    mu: Float
+    y: Float
     k: int
     p: int
     responses: int
@@ -80,6 +93,11 @@ class Rotation:
         status = np.where(settled, OK, UNTESTED).astype(np.int8)
         return Rotated(product, norm, outside, cross, np.zeros_like(settled), status)
 
+    def ratios(self, features: Rotated, gamma: float, response: int = 0) -> tuple[Float, Float]:
+        """num and den at one γ."""
+        v, w = features.v[:, : self.k], 1.0 / (1.0 + gamma * self.mu)
+        return v @ (w * self.y[:, response]) + features.cross[:, response], (v * v) @ w + features.outside
+
 
 def make_rotation(my: Float, design: Design, basis: DenseBasis, space: RemlSpace) -> Rotation:
     """Prepare it for the n × T responses `my`, free of X: V = M U G⁺ L as in `space`."""
@@ -93,6 +111,7 @@ def make_rotation(my: Float, design: Design, basis: DenseBasis, space: RemlSpace
         np.matmul(projected, space.rotation, out=v)
         v -= design.q @ (design.q.T @ v)  # again, since G⁺ magnifies rounding
     q[:] = design.q
+    y = v.T @ my
     if n_outside:
-        outside[:] = my - v @ (v.T @ my)
-    return Rotation(right, k, p, my.shape[1], space.full)
+        outside[:] = my - v @ y
+    return Rotation(right, space.mu, y, k, p, my.shape[1], space.full)

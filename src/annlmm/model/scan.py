@@ -15,7 +15,7 @@ from annlmm.model.association import ALL_MISSING, CONSTANT, OK, UNTESTED, Associ
 from annlmm.model.basis import Basis, DenseBasis
 from annlmm.model.design import Design
 from annlmm.model.exact import ExactScan, grouped_tests
-from annlmm.model.rotation import Rotation, make_rotation
+from annlmm.model.rotation import Rotated, Rotation, make_rotation
 from annlmm.model.space import RemlSpace
 from annlmm.model.statistics import UNSETTLED, FeatureStatistics, feature_statistics
 from annlmm.model.sums import Finisher, Reduction, Sums, make_reduction
@@ -200,7 +200,8 @@ class ScanEngine:
         if alone and isinstance(basis, DenseBasis):
             self.triangular = triangular_scan(first, my[:, 0], design, basis, threads)
         self.rotation: Rotation | None = None
-        if tests[0].variance == "refit" and isinstance(basis, DenseBasis):
+        # Without a refit the Schur term on X is there too, which at full rank costs less than V.
+        if isinstance(basis, DenseBasis) and (tests[0].variance == "refit" or 2 * basis.rank <= basis.n):
             self.rotation = make_rotation(my, design, basis, self.space)
 
     def test(self, block: Any) -> list[Association]:
@@ -256,17 +257,27 @@ class ScanEngine:
         return results, np.flatnonzero(unsettled)
 
     def _rotated(self, rotation: Rotation, block: Float) -> tuple[list[Association], NDArray[np.intp]]:
-        """Straight into the REML space; the score test takes its γ there."""
+        """Straight into the REML space."""
         with np.errstate(invalid="ignore", over="ignore"):
             features = rotation(block)
-        results = []
-        for tests in self.evaluator.tests:
-            for t, (scan, exact) in enumerate(zip(tests.scans, tests.exact, strict=True)):
-                if tests.test == "score":
-                    results.append(scan.finish(*exact.ratios(features, scan.gls.gamma, t), features.status, tests.test))
-                else:
-                    results.append(exact.test_rotated(features, t))
+            results = [
+                tests.exact[t].test_rotated(features, t)
+                if tests.variance == "refit" and tests.test != "score"
+                else self._at_null(tests, rotation, features, t)
+                for tests in self.evaluator.tests
+                for t in range(rotation.responses)
+            ]
         return results, np.flatnonzero(features.status == UNTESTED)
+
+    def _at_null(self, tests: FeatureTests, rotation: Rotation, features: Rotated, response: int) -> Association:
+        """One test at the γ of the null; a screen refits from where the features are."""
+        scan = tests.scans[response]
+        num, den = rotation.ratios(features, scan.gls.gamma, response)
+        result = scan.finish(num, den, features.status.copy(), tests.test)
+        below = tests.below(result) if tests.variance == "screen" else np.zeros(0, dtype=np.intp)
+        if below.size:
+            result.assign(below, tests.exact[response].test_rotated(features.take(below), response))
+        return result
 
     def _careful_features(self, block: Any) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
         refuse = self.evaluator.refuse_missing

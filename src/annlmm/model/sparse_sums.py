@@ -15,8 +15,13 @@ from numpy.typing import NDArray
 Float = NDArray[np.float64]
 Index = NDArray[np.intp]
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}  # a bare fastmath=True would delete the NaN
+# numba's check for zero divisors would stop vectorisation.
+compiled = njit(nogil=True, cache=True, fastmath=FASTMATH, error_model="numpy")
 # Accumulators of a feature are whole vector registers.
 LANES = 8
+# Accumulators that are worked on at once stay in the second-level cache, and so do the rows that are read for them.
+TILE_BYTES = 2**19
+BATCH_ROWS = 128
 
 
 def group_sums(block: Any, codes: Index, n_groups: int, linear: Float) -> tuple[Float, Float, Float]:
@@ -24,9 +29,8 @@ def group_sums(block: Any, codes: Index, n_groups: int, linear: Float) -> tuple[
     m, width = block.shape[1], linear.shape[1]
     if block.format == "csr":
         # Of a width that is known when it is compiled, so that the loop over it is unrolled.
-        lanes = 2 if width == 1 else _padded(width + 1, 4)
-        inside, sums = np.zeros((n_groups, m)), np.zeros((m, lanes))
-        fine = _group_rows(block.indptr, block.indices, block.data, codes, linear, inside, sums, (0.0,) * lanes)
+        inside, sums = np.zeros((n_groups, m)), np.zeros((m, width + 1))
+        fine = _group_rows(block.indptr, block.indices, block.data, codes, linear, inside, sums, (0.0,) * width)
     else:
         inside, sums = np.zeros((m, n_groups)), np.zeros((m, width + 1))
         fine = _group_columns(block.indptr, block.indices, block.data, codes, linear, inside, sums)
@@ -39,16 +43,17 @@ def group_sums(block: Any, codes: Index, n_groups: int, linear: Float) -> tuple[
 def dense_sums(block: Any, u: Float, linear: Float) -> tuple[Float, Float, Float]:
     """Uᵀa (r × b), products with `linear` (l × b) and sums of squares (b) of an n × b block."""
     rank, width = u.shape[1], linear.shape[1]
-    sums, square = np.zeros((block.shape[1], _padded(rank + width, LANES))), np.zeros(block.shape[1])
-    one_pass = _dense_rows if block.format == "csr" else _dense_columns
-    # U may be stored either way; the passes go along its rows.
-    if not one_pass(block.indptr, block.indices, block.data, np.ascontiguousarray(u), linear, sums, square):
+    lanes = -(-(rank + width) // LANES) * LANES
+    sums, square = np.zeros((block.shape[1], lanes)), np.zeros(block.shape[1])
+    u = np.ascontiguousarray(u)  # may be stored either way; the passes go along its rows
+    stored = block.indptr, block.indices, block.data
+    if block.format == "csr":
+        fine = _dense_rows(*stored, u, linear, sums, square, max(LANES, TILE_BYTES // (8 * lanes)))
+    else:
+        fine = _dense_columns(*stored, u, linear, sums, square)
+    if not fine:
         return dense_sums(_canonical(block), u, linear)
     return np.ascontiguousarray(sums[:, :rank].T), np.ascontiguousarray(sums[:, rank : rank + width].T), square
-
-
-def _padded(width: int, lanes: int) -> int:
-    return -(-width // lanes) * lanes
 
 
 def _canonical(block: Any) -> Any:
@@ -59,37 +64,37 @@ def _canonical(block: Any) -> Any:
     return block
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@compiled
 def _group_rows(indptr, indices, data, codes, linear, groups, sums, lanes):  # type: ignore[no-untyped-def]
-    width = linear.shape[1]
-    weights = np.zeros(len(lanes))
+    width = len(lanes)
+    weights = np.zeros(width)
     increasing = True
     for i in range(indptr.size - 1):
         group = groups[codes[i]]
         for c in range(width):
             weights[c] = linear[i, c]
         last = indices.dtype.type(-1)
-        for e in range(indptr[i], indptr[i + 1]):
+        for e in range(np.uintp(indptr[i]), np.uintp(indptr[i + 1])):
             column = indices[e]
             increasing &= column > last
             last = column
             j = np.uintp(column)
             v = np.float64(data[e])
             group[j] += v
-            weights[width] = v
-            for c in range(len(lanes)):
+            for c in range(width):
                 sums[j, c] += v * weights[c]
+            sums[j, width] += v * v
     return increasing
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@compiled
 def _group_columns(indptr, indices, data, codes, linear, groups, sums):  # type: ignore[no-untyped-def]
     width = linear.shape[1]
     increasing = True
     for j in range(indptr.size - 1):
         group, target = groups[j], sums[j]
         last = indices.dtype.type(-1)
-        for e in range(indptr[j], indptr[j + 1]):
+        for e in range(np.uintp(indptr[j]), np.uintp(indptr[j + 1])):
             row = indices[e]
             increasing &= row > last
             last = row
@@ -102,36 +107,53 @@ def _group_columns(indptr, indices, data, codes, linear, groups, sums):  # type:
     return increasing
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
-def _dense_rows(indptr, indices, data, u, linear, sums, square):  # type: ignore[no-untyped-def]
-    width, rank = linear.shape[1], u.shape[1]
-    weights = np.zeros(sums.shape[1])
+@compiled
+def _dense_rows(indptr, indices, data, u, linear, sums, square, tile):  # type: ignore[no-untyped-def]
+    width, rank, m = linear.shape[1], u.shape[1], square.size
+    weights = np.zeros((BATCH_ROWS, sums.shape[1]))
+    position = np.zeros(BATCH_ROWS, dtype=np.uintp)
     increasing = True
-    for i in range(indptr.size - 1):
-        weights[:rank] = u[i]
-        weights[rank : rank + width] = linear[i]
-        last = indices.dtype.type(-1)
-        for e in range(indptr[i], indptr[i + 1]):
-            column = indices[e]
-            increasing &= column > last
-            last = column
-            j = np.uintp(column)
-            v = np.float64(data[e])
-            target = sums[j]
-            for c in range(weights.size):
-                target[c] += v * weights[c]
-            square[j] += v * v
+    for start in range(0, indptr.size - 1, BATCH_ROWS):
+        stop = min(indptr.size - 1, start + BATCH_ROWS)
+        for i in range(start, stop):
+            weights[i - start, :rank] = u[i]
+            weights[i - start, rank : rank + width] = linear[i]
+            position[i - start] = indptr[i]
+            for e in range(np.uintp(indptr[i]) + np.uintp(1), np.uintp(indptr[i + 1])):
+                increasing &= indices[e] > indices[e - np.uintp(1)]
+        if not increasing:
+            return False  # the tiles are found by bisection
+        for right in range(tile, m + tile, tile):
+            for i in range(start, stop):
+                first, end = position[i - start], np.uintp(indptr[i + 1])
+                if right < m:
+                    low = first
+                    while low < end:
+                        middle = (low + end) >> np.uintp(1)
+                        if indices[middle] < right:
+                            low = middle + np.uintp(1)
+                        else:
+                            end = middle
+                    position[i - start] = end
+                weight = weights[i - start]
+                for e in range(first, end):
+                    j = np.uintp(indices[e])
+                    v = np.float64(data[e])
+                    target = sums[j]
+                    for c in range(weight.size):
+                        target[c] += v * weight[c]
+                    square[j] += v * v
     return increasing
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@compiled
 def _dense_columns(indptr, indices, data, u, linear, sums, square):  # type: ignore[no-untyped-def]
     width, rank = linear.shape[1], u.shape[1]
     increasing = True
     for j in range(indptr.size - 1):
         inside, outside = sums[j, :rank], sums[j, rank : rank + width]
         last = indices.dtype.type(-1)
-        for e in range(indptr[j], indptr[j + 1]):
+        for e in range(np.uintp(indptr[j]), np.uintp(indptr[j + 1])):
             row = indices[e]
             increasing &= row > last
             last = row

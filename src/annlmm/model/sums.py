@@ -26,6 +26,8 @@ from annlmm.model.statistics import UNSETTLED, FeatureStatistics, assemble
 
 Float = NDArray[np.float64]
 Index = NDArray[np.intp]
+# Rows that are shifted at a time, at least: many more would cost page faults, many fewer the addition of their sums.
+STRIP_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -97,20 +99,46 @@ class RowPart:
             filled.data[gaps], gap.data = 0.0, gaps.astype(block.data.dtype)
             return replace(self._sparse(filled), missing=self._sparse(gap))
         with np.errstate(invalid="ignore", over="ignore"):
-            return self._filled(block if pivot is None else block - pivot)
+            return self._filled(block, np.zeros(block.shape[1]) if pivot is None else pivot, shifted=pivot is not None)
 
-    def _filled(self, block: Float) -> Sums:
+    def _filled(self, block: Float, pivot: Float, *, shifted: bool) -> Sums:
         """With 0 for what is missing."""
-        sums = self._dense(block)
+        if self.u is None and block.flags.c_contiguous:
+            from annlmm.model.dense_sums import group_sums  # compiles
+
+            sums = Sums(*group_sums(block, self.codes, self.n_groups, self.linear, pivot))
+        elif shifted:
+            sums = self._in_strips(block, pivot)
+        else:
+            sums = self._dense(block)
         columns = np.flatnonzero(~np.isfinite(sums.square))
         gaps = np.isnan(block[:, columns])
         if not gaps.any():
             return sums
-        some = self._dense(np.where(gaps, 0.0, block[:, columns]))
+        some = self._dense(np.where(gaps, 0.0, block[:, columns] - pivot[columns]))
         missing = Sums(np.zeros_like(sums.inside), np.zeros_like(sums.linear), np.zeros_like(sums.square))
         for out, part in ((sums, some), (missing, self._dense(gaps.astype(np.float64)))):
             out.inside[:, columns], out.linear[:, columns], out.square[columns] = part.inside, part.linear, part.square
         return replace(sums, missing=missing)
+
+    def _in_strips(self, block: Float, pivot: Float) -> Sums:
+        """Less the pivot, a few rows at a time: a copy of the whole block would cost more than the sums."""
+        n = block.shape[0]
+        height = max(STRIP_ROWS, 4 * (self.n_groups if self.u is None else self.u.shape[1]))
+        height = -(-n // max(1, n // height))
+        copy = np.empty((min(n, height), block.shape[1]))
+        total: Sums | None = None
+        for start in range(0, n, height):
+            stop = min(n, start + height)
+            strip = np.subtract(block[start:stop], pivot, out=copy[: stop - start])
+            sums = self.part(start, stop)._dense(strip)
+            total = sums if total is None else total + sums
+        return self._dense(copy) if total is None else total
+
+    def part(self, start: int, stop: int) -> RowPart:
+        """Rows `start` to `stop`."""
+        u = None if self.u is None else self.u[start:stop]
+        return RowPart(self.linear[start:stop], u, self.codes[start:stop], self.n_groups)
 
     def _dense(self, block: Float) -> Sums:
         if self.u is not None:
@@ -147,16 +175,6 @@ class Reduction:
     rows: RowPart
     finisher: Finisher
     spans_constant: bool
-
-    def part(self, start: int, stop: int) -> RowPart:
-        """The model on rows `start` to `stop`."""
-        rows = self.rows
-        return RowPart(
-            rows.linear[start:stop],
-            None if rows.u is None else rows.u[start:stop],
-            rows.codes[start:stop],
-            rows.n_groups,
-        )
 
     @property
     def size(self) -> int:

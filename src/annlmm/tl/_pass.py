@@ -67,16 +67,17 @@ def one_pass(
         For the progress bar.
     """
     how = layout(features.matrix)
-    limits = Limits(settings.block_memory, settings.threads, reduction.size)
+    # Only one thread at a time reads a stored matrix: one more keeps all processors at work.
+    limits = Limits(settings.block_memory, settings.threads + (not how.in_memory), reduction.size)
     with named_features(features.adata), _progress(columns.size, description) as advance:
         if type(features.matrix).__module__.split(".")[0] == "dask":
             finished = _on_dask(features, rows, columns, reduction, finish, limits, advance)
         else:
             tiles = list(plan(how, rows, columns, limits)) if columns.size else []
             if all(len(tile.blocks) == 1 for tile in tiles) and not _by_row(how):
-                yield from _whole_columns(features, rows, tiles, whole, advance)
+                yield from _whole_columns(features, rows, tiles, whole, limits.threads, advance)
                 return
-            finished = _over_rows(features, rows, tiles, reduction, finish, how, advance)
+            finished = _over_rows(features, rows, tiles, reduction, finish, how, limits.threads, advance)
         unsettled = []
         for chosen, (result, positions) in finished:
             yield chosen, result
@@ -135,13 +136,14 @@ def _whole_columns(
     rows: Index,
     tiles: list[Tile],
     whole: Callable[[Any], Result],
+    threads: int,
     advance: Callable[[float], None],
 ) -> Iterator[tuple[Index, Result]]:
     def task(tile: Tile) -> tuple[Index, Result]:
         with among(tile.columns):
             return tile.columns, whole(as_float(fetch(features.matrix, rows, tile.columns)))
 
-    for columns, result in map_blocks(task, tiles, settings.threads):
+    for columns, result in map_blocks(task, tiles, threads):
         advance(columns.size)
         yield columns, result
 
@@ -153,6 +155,7 @@ def _over_rows(
     reduction: Reduction,
     finish: Callable[[Sums], tuple[Result, Index]],
     how: Layout,
+    threads: int,
     advance: Callable[[float], None],
 ) -> Iterator[tuple[Index, tuple[Result, Index]]]:
     """Sums of one tile after the other; in each, the threads share the rows, then the columns."""
@@ -162,10 +165,10 @@ def _over_rows(
         def sums_of(block: Any, tile: Tile = tile, pivot: Float | None = pivot) -> tuple[float, Sums]:
             values = as_float(fetch(features.matrix, rows[block.start : block.stop], tile.columns))
             share = (block.stop - block.start) / rows.size
-            return share, reduction.part(block.start, block.stop).sums(values, pivot)
+            return share, reduction.rows.part(block.start, block.stop).sums(values, pivot)
 
         total: Sums | None = None
-        for share, sums in map_blocks(sums_of, tile.blocks, settings.threads):
+        for share, sums in map_blocks(sums_of, tile.blocks, threads):
             total = sums if total is None else total + sums
             advance(share * tile.columns.size)
         if total is None:
@@ -204,7 +207,7 @@ def _on_dask(
     batch: list[tuple[Index, Any]] = []
     held = 0
     task = _Finish(finish)
-    for chosen, delayed in reduced_tiles(features.matrix, rows, columns, width, reduction.part, pivot, task):
+    for chosen, delayed in reduced_tiles(features.matrix, rows, columns, width, reduction.rows.part, pivot, task):
         if batch and held + chosen.size > 2 * width:
             yield from run(batch)
             batch, held = [], 0
