@@ -62,8 +62,8 @@ def data(kind, seed=0, p=P):
     return oracle.response(rng, x, k, 0.8), x, k, basis, a
 
 
-def engine(y, x, basis, gamma, test="wald", *, triangular=True):
-    """The scan of features at γ with n − p − 1 degrees of freedom; `triangular=False` takes the path through U."""
+def engine(y, x, basis, gamma, test="wald", *, sums=False):
+    """The scan of features at γ with n − p − 1 degrees of freedom; `sums=True` takes the path of the sums, through U."""
     design = make_design(x)
     space = NullModel(design, basis, identifiable=False).space
     columns = np.reshape(y, (N, -1)).T
@@ -74,9 +74,13 @@ def engine(y, x, basis, gamma, test="wald", *, triangular=True):
         outside = column - basis.expand(u)
         scans.append(make_scan(space, u, float(outside @ outside), gamma))
     made = ScanEngine(design, basis, my, [FeatureTests(test, "null", scans, [], grouped_df=False)])
-    if not triangular:
-        made.triangular = None
+    if sums:
+        made.dense = None
     return made
+
+
+def dense_path(made):
+    return made.dense and made.dense.func.__name__
 
 
 def scan(y, x, basis, a, gamma, test="wald", **options):
@@ -128,17 +132,19 @@ def test_against_the_oracle(kind, gamma, form):
     # The oracle inverts V: eps · cond(V), and a feature in the span of K keeps 1/γ of its norm.
     rtol = 1e-11 + 1e-14 * (1 + gamma * np.linalg.norm(k, 2))
     block = FORMS[form](a)
-    for triangular in (True, False):
-        made = engine(y, x, basis, gamma, triangular=triangular)
+    for sums in (True, False):
+        made = engine(y, x, basis, gamma, sums=sums)
         assert_oracle(made.test(block)[0], y, x, k, a, gamma, rtol)
     stored = block.toarray() if sparse.issparse(block) else block
     np.testing.assert_array_equal(stored, a)  # a block is the caller's
 
 
-def test_the_triangular_path_is_taken_where_it_pays():
-    used = {kind: engine(*data(kind)[:2], KINDS[kind][1], 0.7).triangular is not None for kind in KINDS}
-    assert used == {name: name in ("full", "above half", "centred") for name in KINDS}
-    assert engine(*data("full")[:2], KINDS["full"][1], 1e9).triangular is None  # the factor would lose digits
+def test_dense_features_take_the_path_that_pays():
+    used = {kind: dense_path(engine(*data(kind)[:2], KINDS[kind][1], 0.7)) for kind in KINDS}
+    triangular = {"full", "above half", "centred"}
+    groups = {kind for kind in KINDS if isinstance(KINDS[kind][1], GroupBasis)}
+    assert used == {k: "_triangular" if k in triangular else None if k in groups else "_rotated" for k in KINDS}
+    assert dense_path(engine(*data("full")[:2], KINDS["full"][1], 1e9)) is None  # V⁻¹ would lose digits
 
 
 @pytest.mark.parametrize(("n", "b"), [(1, 1), (3, 7), (7, 3), (4, 0), (130, 65)])
@@ -158,7 +164,7 @@ def test_panels_of_the_triangle(panel, monkeypatch):
     y, x, k, basis, a = data("full")
     monkeypatch.setattr("annlmm.model.triangular.PANEL", panel)
     made = engine(y, x, basis, 0.7)
-    assert made.triangular is not None
+    assert dense_path(made) == "_triangular"
     assert_oracle(made.test(a)[0], y, x, k, a, 0.7, 1e-10)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -191,27 +192,41 @@ class ScanEngine:
         self.space: RemlSpace = tests[0].scans[0].space
         self.reduction: Reduction = make_reduction(my, design, basis, self.space)
         self.evaluator = Evaluator(self.reduction.finisher, tests, refuse_missing)
-        self.triangular: TriangularScan | None = None
+        self.dense: Callable[[Float], tuple[list[Association], NDArray[np.intp]]] | None = None
+        if not isinstance(basis, DenseBasis):
+            return
         first = tests[0].scans[0]
         # One response at one γ: the rotation is not needed.
         alone = len(tests[0].scans) == 1 and all(
             each.scans[0].gamma == first.gamma and each.variance != "refit" for each in tests
         )
-        if alone and isinstance(basis, DenseBasis):
-            self.triangular = triangular_scan(first, my[:, 0], design, basis, threads)
-        self.rotation: Rotation | None = None
+        triangular = triangular_scan(first, my[:, 0], design, basis, threads) if alone else None
+        if triangular is not None:
+            self.dense = partial(self._triangular, triangular)
         # Without a refit the Schur term on X is there too, which at full rank costs less than V.
-        if isinstance(basis, DenseBasis) and (tests[0].variance == "refit" or 2 * basis.rank <= basis.n):
-            self.rotation = make_rotation(my, design, basis, self.space)
+        elif tests[0].variance == "refit" or 2 * basis.rank <= basis.n:
+            self.dense = partial(self._rotated, make_rotation(my, design, basis, self.space))
 
     def test(self, block: Any) -> list[Association]:
         """Test a block of features on all rows (n × b: numpy, CSR or CSC); it is not changed."""
-        if self.triangular is not None and not sparse.issparse(block):
-            results, unsettled = self._triangular(self.triangular, block)
-        elif self.rotation is not None and not sparse.issparse(block):
-            results, unsettled = self._rotated(self.rotation, block)
-        else:
-            results, unsettled = self.evaluator(self.reduction.rows.sums(block))
+        if sparse.issparse(block) or self.dense is None:
+            return self._settled(block, *self.evaluator(self.reduction.rows.sums(block)))
+        # What is missing is filled first: a product with it would have to be repeated.
+        with np.errstate(invalid="ignore", over="ignore"):
+            gaps = np.flatnonzero(~np.isfinite(np.ones(block.shape[0]) @ block))
+        if not gaps.size:
+            return self._settled(block, *self.dense(block))
+        with among(gaps):
+            filled, empty = clean_copy(block[:, gaps], refuse_missing=self.evaluator.refuse_missing)
+        block = np.array(block, dtype=np.float64)
+        block[:, gaps] = filled
+        results = self._settled(block, *self.dense(block))
+        for result in results:
+            result.status[gaps[empty]] = ALL_MISSING
+        return results
+
+    def _settled(self, block: Any, results: list[Association], unsettled: NDArray[np.intp]) -> list[Association]:
+        """The results, with those of unsettled features replaced."""
         if unsettled.size:
             with among(unsettled):
                 parts = self.carefully(block[:, unsettled])
