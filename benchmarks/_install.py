@@ -12,7 +12,11 @@ CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "annlmm
 RIVALS = {
     "fastlmm": ("fastlmm==0.6.13", "six", "threadpoolctl"),  # pysnptools 0.5.15 imports six without asking for it
     "glimix": ("glimix-core==3.1.14", "threadpoolctl"),
+    # FLASH-MM imports scipy without asking for it
+    "genes": ("flash-mm==0.1.0", "statsmodels==0.15.0", "scipy", "threadpoolctl", "airqtl==0.1.1", "normalisr==1.0.0"),
 }
+# What their estimates of heritability never import is left out: torch with all of CUDA, goatools and more.
+ALONE = {"airqtl==0.1.1", "normalisr==1.0.0"}
 
 
 def python_of(rival: str, folder: Path = CACHE) -> Path:
@@ -25,7 +29,11 @@ def python_of(rival: str, folder: Path = CACHE) -> Path:
         print(f"installing {', '.join(RIVALS[rival])} into {home}", file=sys.stderr)
         shutil.rmtree(home, ignore_errors=True)
         subprocess.run([sys.executable, "-m", "venv", home], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-qqq", *RIVALS[rival]], check=True)
+        for alone in (False, True):
+            packages = [name for name in RIVALS[rival] if (name in ALONE) == alone]
+            options = ["--no-deps"] if alone else []
+            if packages:
+                subprocess.run([python, "-m", "pip", "install", "-qqq", *options, *packages], check=True)
         done.write_text(wanted)
     return python
 
@@ -33,10 +41,26 @@ def python_of(rival: str, folder: Path = CACHE) -> Path:
 def gemma() -> str:
     """The GEMMA on the PATH, installed with apt-get if there is none."""
     if shutil.which("gemma") is None:
-        as_root = [] if os.geteuid() == 0 else ["sudo"]
-        for command in (["apt-get", "update"], ["apt-get", "install", "-y", "gemma"]):
-            subprocess.run([*as_root, *command], check=True, stdout=subprocess.DEVNULL)
+        _apt_get("gemma")
     found = shutil.which("gemma")
     if found is None:
         raise RuntimeError("GEMMA could not be installed with apt-get; put the program gemma on the PATH")
     return found
+
+
+def rscript() -> str:
+    """An Rscript that has lme4 and lmerTest, installed with apt-get where they are missing."""
+    loads = ["-e", "suppressPackageStartupMessages({library(lme4); library(lmerTest)})"]
+    found = shutil.which("Rscript")
+    if found is None or subprocess.run([found, *loads], capture_output=True, check=False).returncode:
+        _apt_get("r-base-core", "r-cran-lme4", "r-cran-lmertest")
+        found = shutil.which("Rscript")
+    if found is None:
+        raise RuntimeError("R could not be installed with apt-get; put Rscript with lme4 and lmerTest on the PATH")
+    return found
+
+
+def _apt_get(*packages: str) -> None:
+    as_root = [] if os.geteuid() == 0 else ["sudo"]
+    for command in (["apt-get", "update"], ["apt-get", "install", "-y", *packages]):
+        subprocess.run([*as_root, *command], check=True, stdout=subprocess.DEVNULL)
