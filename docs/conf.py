@@ -134,7 +134,8 @@ def write_tutorials() -> None:
         write_if_changed(target / "main_job.md", f"# The main job\n\n{intro}\n{script}")
         pages.insert(0, "main_job")
     if pages:
-        body = "\n".join(["```{toctree}", ":maxdepth: 1", "", *pages, "```"])
+        about = "Each runs as it is, in less than a minute, on data that come with annlmm or scanpy.\n\n"
+        body = about + "\n".join(["```{toctree}", ":maxdepth: 1", "", *pages, "```"])
     else:
         body = "There are none in this build."
     write_if_changed(target / "index.md", f"# Tutorials\n\n{body}\n")

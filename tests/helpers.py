@@ -148,8 +148,15 @@ def everything() -> AnnData:
     al.tl.associate(adata, test=["score", "wald"], variance="refit", key_added="two")
     al.tl.associate(adata, "genomic", loco="chrom")
     al.tl.variance_components(adata, "age", kernel="groups", mask_var=some)
+    al.tl.variance_components(adata, "age", kernel="spatial", mask_var=some, key_added="scales")
     al.tl.differential(adata, "sex", "age", kernel="groups", mask_var=some, moderate=True)
     al.tl.differential(adata, "batch", "age", kernel="related", key_added="joint")
+    adata.var["start"] = 1000 * np.arange(14)
+    genotype = AnnData(np.random.default_rng(1).binomial(2, 0.4, (len(donors), 6)).astype(float))
+    genotype.obs_names = donors
+    genotype.var["chrom"], genotype.var["pos"], genotype.var["a1"] = "1", 1500 * np.arange(6), list("ACGTAC")
+    al.tl.map_eqtl(adata, genotype, "donor", permutations=100, conditional=True, fdr=1.0)
+    al.tl.map_eqtl(adata, genotype, "donor", window=None, threshold=0.5, key_added="trans")
     return adata
 
 

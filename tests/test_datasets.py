@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from scipy import optimize, sparse, stats
 
-from annlmm.datasets import donors, gwas_cohort
+from annlmm.datasets import donors, gwas_cohort, spatial
 
 # ------------------------------------------------------------------------------------------- a naive dense oracle
 
@@ -60,18 +60,23 @@ def design(adata: ad.AnnData) -> np.ndarray:
     return np.column_stack([np.ones(adata.n_obs), adata.obs["age"], adata.obs["sex"] == "male"]).astype(float)
 
 
-# --------------------------------------------------------------------------------------------------- both functions
+# -------------------------------------------------------------------------------------------------------- all functions
 
 SMALL: list[tuple[Callable[..., ad.AnnData], dict[str, Any]]] = [
     (gwas_cohort, {"n_obs": 40, "n_vars": 60, "missing": 0.1}),
     (gwas_cohort, {"n_obs": 40, "n_vars": 60, "h_sq": 0}),
     (donors, {"n_donors": 5, "cells_per_donor": 8, "n_genes": 12, "n_de": 3}),
     (donors, {"n_donors": 5, "cells_per_donor": 8, "n_genes": 12, "n_de": 0}),
+    (spatial, {"n_obs": 40, "n_genes": 12, "n_spatial": 6}),
+    (spatial, {"n_obs": 40, "n_genes": 12, "n_spatial": 0}),
 ]
 
 
 def assert_same(left: ad.AnnData, right: ad.AnnData) -> None:
     """Equal values; string types and index types may differ between the stacks."""
+    assert left.obsm.keys() == right.obsm.keys()
+    for key in left.obsm:
+        np.testing.assert_array_equal(left.obsm[key], right.obsm[key])
     for a, b in [(left.X, right.X), *((left.layers[key], right.layers[key]) for key in left.layers)]:
         assert sparse.issparse(a) == sparse.issparse(b)
         a, b = (part.toarray() if sparse.issparse(part) else np.asarray(part) for part in (a, b))
@@ -82,7 +87,7 @@ def assert_same(left: ad.AnnData, right: ad.AnnData) -> None:
         assert list(a.columns) == list(b.columns)
         assert a.index.tolist() == b.index.tolist()
         for column in a:
-            assert a[column].tolist() == b[column].tolist(), column
+            np.testing.assert_array_equal(a[column].to_numpy(), b[column].to_numpy(), err_msg=column)
             assert isinstance(a[column].dtype, pd.CategoricalDtype) == isinstance(b[column].dtype, pd.CategoricalDtype)
             if isinstance(a[column].dtype, pd.CategoricalDtype):
                 assert a[column].cat.categories.tolist() == b[column].cat.categories.tolist()
@@ -91,7 +96,7 @@ def assert_same(left: ad.AnnData, right: ad.AnnData) -> None:
     assert left.uns["truth"].keys() == right.uns["truth"].keys()
     for key, value in left.uns["truth"].items():
         assert np.shape(value) == np.shape(right.uns["truth"][key]), key
-        assert np.asarray(value).tolist() == np.asarray(right.uns["truth"][key]).tolist(), key
+        np.testing.assert_array_equal(value, right.uns["truth"][key], err_msg=key)
 
 
 @pytest.mark.parametrize(("simulate", "arguments"), SMALL)
@@ -100,7 +105,8 @@ def test_same_seed_same_data(simulate, arguments):
     assert_same(first, simulate(**arguments, rng=3))
     assert_same(first, simulate(**arguments, rng=np.int64(3)))
     assert_same(first, simulate(**arguments, rng=np.random.default_rng(3)))
-    assert first.obs["phenotype"].tolist() != simulate(**arguments, rng=4).obs["phenotype"].tolist()
+    with pytest.raises(AssertionError):
+        assert_same(first, simulate(**arguments, rng=4))
     rng = np.random.default_rng(3)
     simulate(**arguments, rng=rng)
     assert rng.random() != np.random.default_rng(3).random(), "a Generator is advanced"
@@ -116,7 +122,7 @@ def test_survives_writing(tmp_path, simulate, arguments, form):
     assert_same(simulate(**arguments), adata)
 
 
-@pytest.mark.parametrize("simulate", [gwas_cohort, donors])
+@pytest.mark.parametrize("simulate", [gwas_cohort, donors, spatial])
 @pytest.mark.parametrize(
     ("rng", "error", "message"),
     [
@@ -404,3 +410,136 @@ def test_donors_without_donor_variance():
 def test_donors_arguments(arguments, error, message):
     with pytest.raises(error, match=re.escape(message)):
         donors(**arguments)
+
+
+# ---------------------------------------------------------------------------------------------------------- spatial
+
+
+def distances(adata: ad.AnnData) -> np.ndarray:
+    places = adata.obsm["spatial"]
+    return np.hypot(*(places[:, None, :] - places).transpose(2, 0, 1))
+
+
+def neighbour_correlation(values: np.ndarray, distance: np.ndarray) -> np.ndarray:
+    """Moran's I of each column over next neighbours."""
+    near = (distance > 0) & (distance < 110)
+    z = values - values.mean(axis=0)
+    return np.einsum("ig,ig->g", z, near @ z) / near.sum() / z.var(axis=0)
+
+
+def test_spatial_fields():
+    adata = spatial()
+    assert adata.shape == (1000, 200)
+    assert (adata.obs["total_counts"] >= adata.layers["counts"].sum(axis=1).A1).all()
+    for matrix in (adata.X, adata.layers["counts"]):
+        assert sparse.isspmatrix_csr(matrix)
+        assert matrix.dtype == np.float32
+    counts = adata.layers["counts"].toarray()
+    np.testing.assert_array_equal(counts, np.round(counts))
+    expected = np.log1p(1e4 * counts / adata.obs["total_counts"].to_numpy()[:, None])
+    np.testing.assert_allclose(adata.X.toarray(), expected, rtol=1e-6)  # stored as float32
+    var, truth = adata.var, adata.uns["truth"]
+    assert var["spatial"].sum() == 60
+    assert ((var["pattern"] != "none") == var["spatial"]).all()
+    assert ((var["true_h_sq"] > 0) == var["spatial"]).all()
+    assert (var["true_length_scale"].notna() == (var["pattern"] == "smooth")).all()
+    kinds = var.groupby(["pattern", "true_length_scale"], dropna=False, observed=True).size()
+    assert sorted(kinds) == [12, 12, 12, 12, 12, 140], "three length scales, gradient, hot spots, none"
+    known = var.loc[truth["spatial_genes"]]
+    assert known.index.tolist() == var.index[var["spatial"]].tolist()
+    assert known["pattern"].tolist() == truth["patterns"].tolist()
+    np.testing.assert_array_equal(known["true_length_scale"], truth["length_scales"])
+    np.testing.assert_array_equal(known["true_h_sq"], truth["h_sq"])
+    # Beta(3, 7) of 60 genes: standard deviation 0.14, four standard errors.
+    assert known["true_h_sq"].mean() == pytest.approx(0.3, abs=0.072)
+
+
+@pytest.mark.parametrize("n_obs", [10, 333])
+def test_spatial_lattice(n_obs):
+    adata = spatial(n_obs, 1, n_spatial=0)
+    np.testing.assert_allclose(adata.obsm["spatial"].mean(axis=0), 0, atol=1e-9)
+    apart = distances(adata) + np.diag(np.full(n_obs, np.inf))
+    np.testing.assert_allclose(apart.min(axis=0), 100, rtol=1e-12)
+    # A lattice without holes: 6 neighbours each but for the rim, of at most 4 to 5 sqrt(n) spots.
+    assert (apart < 110).sum() > 6 * n_obs - 20 * np.sqrt(n_obs)
+
+
+def test_spatial_smooth_patterns_have_their_covariance():
+    scales = (150.0, 300.0, 600.0)
+    adata = spatial(600, 450, n_spatial=450, h_sq=0.99, length_scales=scales)
+    rate = adata.layers["log_rate"].astype(float)
+    distance = distances(adata)
+    centring = np.eye(600) - 1 / 600
+    for scale in scales:
+        genes = (adata.var["true_length_scale"] == scale).to_numpy()
+        assert genes.sum() == 90
+        z = (rate[:, genes] - rate[:, genes].mean(axis=0)) / rate[:, genes].std(axis=0)
+        k = centring @ np.exp(-(distance**2) / (2 * scale**2)) @ centring
+        for low in (50, 150, 250, 350):
+            pairs = (distance > low) & (distance <= low + 100)
+            found = np.einsum("ig,ig->g", z, pairs @ z) / pairs.sum()
+            expected = k[pairs].mean() / np.diag(k).mean() * adata.var["true_h_sq"][genes].mean()
+            # Genes are independent: four standard errors. 0.03: the sample variance divides, Jensen's inequality.
+            assert found.mean() == pytest.approx(expected, abs=4 * found.std() / np.sqrt(90) + 0.03)
+
+
+def test_spatial_shares_are_the_stated_ones():
+    adata = spatial(1000, 100, n_spatial=60)
+    rate, share = adata.layers["log_rate"].astype(float), adata.var["true_h_sq"].to_numpy()
+    # The pattern has a fixed sample variance; noise and its correlation with the pattern: five standard errors.
+    bound = 5 * np.sqrt(2 / 1000 * ((1 - share) ** 2 + 2 * share * (1 - share))) * 0.4
+    assert (np.abs(rate.var(axis=0) - 0.4) < bound).all()
+    gradient = (adata.var["pattern"] == "gradient").to_numpy()
+    x = np.column_stack([np.ones(1000), adata.obsm["spatial"]])
+    rest = rate - x @ np.linalg.lstsq(x, rate, rcond=None)[0]
+    explained = 1 - rest.var(axis=0) / rate.var(axis=0)
+    # The standard error of R² is at most 2 sqrt(R²) (1 - R²) / sqrt(n) < 0.025.
+    np.testing.assert_allclose(explained[gradient], share[gradient], atol=0.1)
+    mean = adata.layers["counts"].toarray().mean(axis=0)
+    np.testing.assert_allclose(mean, np.exp(rate).mean(axis=0) * np.exp(0.045), rtol=0.15)  # E[depth] = exp(0.3² / 2)
+
+
+def test_spatial_hot_spots_are_few_and_high():
+    adata = spatial(1000, 30, n_spatial=30, h_sq=0.99)
+    rate = adata.layers["log_rate"][:, (adata.var["pattern"] == "hot_spots").to_numpy()]
+    # Four hot spots of 250 µm are above their half height on 4 π 250² 2 log 2 µm²: 0.13 of the slide's 8.7 mm².
+    hot = (rate > (rate.max(axis=0) + rate.min(axis=0)) / 2).mean(axis=0)
+    assert (hot < 0.15).all()
+    assert (stats.skew(rate) > 1).all()
+
+
+def test_spatial_genes_are_told_by_their_neighbours():
+    adata = spatial()
+    distance = distances(adata)
+    for values in (adata.layers["log_rate"].astype(float), adata.X.toarray().astype(float)):
+        moran = neighbour_correlation(values, distance)
+        null, known = moran[~adata.var["spatial"]], moran[adata.var["spatial"]]
+        # About 2900 pairs of neighbours: standard error 0.019.
+        assert np.abs(null).max() < 5 * 0.019
+        assert stats.mannwhitneyu(known, null).statistic / (len(known) * len(null)) > 0.9
+
+
+def test_spatial_has_not_changed():
+    adata = spatial()
+    assert adata.layers["counts"].sum(dtype=float) == 417759
+    assert adata.uns["truth"]["spatial_genes"][:3].tolist() == ["gene_001", "gene_006", "gene_007"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"n_obs": 9}, ValueError, "`n_obs` must be at least 10, got 9"),
+        ({"n_genes": 10}, ValueError, "`n_spatial` must be between 0 and 10 (n_genes), got 60"),
+        ({"h_sq": 0}, ValueError, "`h_sq` must lie in (0, 1), got 0"),
+        ({"h_sq": "a"}, TypeError, "`h_sq` must be a number, got 'a' (str)"),
+        ({"length_scales": 150.0}, TypeError, "`length_scales` must be a list of numbers in µm, got 150.0 (float)"),
+        ({"length_scales": []}, TypeError, "`length_scales` must be a list of numbers in µm, got [] (list)"),
+        ({"length_scales": "150"}, TypeError, "`length_scales` must be a list of numbers in µm, got '150' (str)"),
+        ({"length_scales": ["a"]}, TypeError, "`length_scales` must be a list of numbers in µm"),
+        ({"length_scales": [100.0, 0.0]}, ValueError, "`length_scales` must be positive and finite, got [100.0, 0.0]"),
+        ({"length_scales": [float("nan")]}, ValueError, "`length_scales` must be positive and finite, got [nan]"),
+    ],
+)
+def test_spatial_arguments(arguments, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        spatial(**arguments)

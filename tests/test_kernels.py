@@ -515,7 +515,7 @@ def test_precomputed_clips_round_off_and_says_so():
     assert adata.obsm["kernel"].shape == (40, 3)
     n_clipped = adata.uns["kernel"]["n_clipped"]
     assert 0 < n_clipped <= 37
-    assert f"INFO kernel_precomputed: {n_clipped} negative eigenvalues within round-off set to zero" in seen
+    assert f"INFO kernel_precomputed: {n_clipped} eigenvalues are zero but for round-off: left out" in seen
     assert "INFO kernel_precomputed: 40 observations, rank 3" in seen[1]
 
 

@@ -62,7 +62,8 @@ def test_what_was_read_is_written_again(whole, stored, tmp_path):
 
 def values(adata: ad.AnnData, field: Field) -> list[Any]:
     """Every value that `everything` holds of a field."""
-    marker = {"kernel": "kind", "fit_null": "beta_covariance", "associate": "association"}.get(field.owner, field.owner)
+    markers = {"kernel": "kind", "fit_null": "beta_covariance", "associate": "association", "map_eqtl": "pairs"}
+    marker = markers.get(field.owner, field.owner)
     keys = [k for k, v in adata.uns.items() if marker in v]
     found: list[Any] = []
     for key in keys:
@@ -140,6 +141,8 @@ def test_tables_of_what_was_read_are_the_same(whole, stored):
         pd.testing.assert_frame_equal(now, then, check_exact=True, check_index_type=False)
     for get, key, options in (
         (al.get.variance_components, "varcomp", {}),
+        (al.get.variance_components, "scales", {}),
+        (al.get.variance_components, "scales", {"members": True}),
         (al.get.differential, "de", {}),
         (al.get.differential, "joint", {"levels": True}),
     ):

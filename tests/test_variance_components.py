@@ -9,13 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 from anndata import AnnData
-from helpers import assert_same, messages, snapshot, untouched
+from helpers import assert_same, messages, relatedness, snapshot, untouched
 from scipy import sparse
 
 import annlmm as al
 from annlmm._slots.gene_results import names_of
+from annlmm._slots.kernel import read_basis
+from annlmm.model.design import make_design
+from annlmm.model.null import NullModel
 
-FIELDS = names_of("variance_components")
+FIELDS = tuple(name for name in names_of("variance_components") if name != "parameter")  # that is a family's
 SCALARS = ("sigma_sq", "tau_sq", "h_sq", "h_sq_standard_error", "pve", "log_likelihood")
 REFERENCE = Path(__file__).resolve().parent / "reference"
 
@@ -255,6 +258,242 @@ def test_nothing_there(cells):
     del cells.var["mine_h_sq"]
     with pytest.raises(KeyError, match="lacks mine_h_sq"):
         al.get.variance_components(cells, "mine")
+
+
+# ------------------------------------------------------------------------------------------- families of kernels
+
+
+def slide(n=90, m=16, seed=0) -> AnnData:
+    """Genes at length scales 0.5 and 2 of a square of 8 × 8, a quarter of them without a pattern."""
+    rng = np.random.default_rng(seed)
+    place = rng.uniform(0, 8, (n, 2))
+    distance = ((place[:, None] - place) ** 2).sum(axis=2)
+    y = rng.standard_normal((n, m))
+    for j in range(m):
+        root = np.linalg.cholesky(np.exp(-distance / (2 * (0.5, 2.0, 2.0)[j % 3] ** 2)) + 1e-6 * np.eye(n))
+        y[:, j] += (j % 4 > 0) * 1.2 * (root @ rng.standard_normal(n))
+    adata = AnnData(y + 3.0)
+    adata.obsm["spatial"] = place
+    adata.obs["age"] = rng.standard_normal(n)
+    adata.obs["good"] = np.arange(n) % 7 > 0
+    return adata
+
+
+def related(adata: AnnData, rho=(0.0, 0.3, 1.0), key="kernel") -> None:
+    donors = list(adata.obs["donor_id"].cat.categories)
+    al.pp.kernel_group(adata, "donor_id", relatedness=relatedness(donors), rho=list(rho), key_added=key)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("kind", ["rbf", "low", "groups"])
+def test_a_family_against_its_members_by_fit_null(cells, kind, reml):
+    adata = cells if kind == "groups" else slide(m=9)
+    if kind == "groups":
+        related(adata)
+        options = {"covariates": "~ condition + C(batch)", "reml": reml, "mask_obs": "good", "rng": 2}
+    else:
+        al.pp.kernel_rbf(adata, length_scale=[0.4, 1.0, 2.0], rank=12 if kind == "low" else None)
+        options = {"covariates": "age", "reml": reml, "mask_obs": "good", "rng": 2}
+    values = adata.uns["kernel"]["params"]["rho" if kind == "groups" else "length_scale"]
+    al.tl.variance_components(adata, **options)
+    table, members = al.get.variance_components(adata), al.get.variance_components(adata, members=True)
+    assert list(members.columns) == ["member", "log_likelihood", "p_value"]
+    assert members["member"].cat.categories.tolist() == ["kernel_0", "kernel_1", "kernel_2"]
+    assert list(table.columns) == list(names_of("variance_components"))
+    names = [f"y{j}" for j in range(adata.n_vars)]
+    work = AnnData(obs=adata.obs.copy(), uns=dict(adata.uns), obsm=dict(adata.obsm))
+    work.obs[names] = adata.X
+    fits = []
+    for key in ("kernel_0", "kernel_1", "kernel_2"):
+        al.tl.fit_null(work, names, kernel=key, **options)
+        fits.append(work.uns["lmm"]["fits"].loc[names])
+    al.tl.fit_null(work, names, kernel="kernel_0", gamma=0.0, **options)
+    without = work.uns["lmm"]["fits"]["log_likelihood"]
+    x, rows = work.obsm["lmm_design"], np.flatnonzero(adata.obs["good"])
+    nulls = [
+        NullModel(make_design(x[rows]), read_basis(adata, f"kernel_{i}", rows), reml=reml, seed=2).rlrt
+        for i in range(3)
+    ]
+    several = set()
+    for j, name in enumerate(names):
+        alone = pd.DataFrame([fit.loc[name] for fit in fits])
+        ours, each = table.iloc[j], members.loc[adata.var_names[j]]
+        for field, theirs in (("log_likelihood", "log_likelihood"), ("p_value", "h_sq_p_value")):
+            np.testing.assert_allclose(each[field], alone[theirs].astype(float), rtol=1e-8)
+        best = int(alone["log_likelihood"].to_numpy(dtype=float).argmax())
+        if alone["h_sq"].max() == 0:
+            assert np.isnan(ours["parameter"])
+            assert (ours["h_sq"], ours["p_value"], ours["status"]) == (0, 1, "boundary")
+            continue
+        several.add(best)
+        assert ours["parameter"] == values[best]
+        assert ours["status"] == alone["status"].iloc[best]
+        for field in SCALARS:
+            assert ours[field] == pytest.approx(alone[field].iloc[best], rel=1e-8, nan_ok=True), (name, field)
+        # P(max LR_j ≥ x) is between the largest of P(LR_j ≥ x) and their sum. All are simulated: to 3 % in the body, and far
+        # out to what a few hundred draws from a few of the γ say.
+        ratio = 2 * (ours["log_likelihood"] - without[name])
+        p = np.array([np.exp(null.log_p_value(ratio)) for null in nulls])
+        slack = 1.1 if p.max() > 1e-3 else 1.4
+        assert p.max() / slack < ours["p_value"] < slack * p.sum()
+        assert ours["neg_log10_p_value"] == pytest.approx(-np.log10(ours["p_value"]), rel=1e-9)
+    assert len(several) > 1
+
+
+@pytest.mark.parametrize("kind", ["rbf", "groups"])
+def test_a_family_of_one_is_its_kernel(cells, kind):
+    adata = cells if kind == "groups" else slide()
+    if kind == "groups":
+        related(adata, [0.5], "one")
+    else:
+        al.pp.kernel_rbf(adata, length_scale=[1.5], key_added="one")
+    al.tl.variance_components(adata, kernel="one", key_added="family")
+    al.tl.variance_components(adata, kernel="one_0")
+    table = al.get.variance_components(adata, "family")
+    pd.testing.assert_frame_equal(table.drop(columns="parameter"), al.get.variance_components(adata), check_exact=True)
+    fitted = table["h_sq"] > 0
+    assert (table.loc[fitted, "parameter"] == (0.5 if kind == "groups" else 1.5)).all()
+    assert table.loc[~fitted, "parameter"].isna().all()
+    alone = al.get.variance_components(adata, "family", members=True)
+    np.testing.assert_array_equal(alone["p_value"], table["p_value"])
+
+
+@pytest.mark.parametrize("kind", ["csr", "csc", "dask", "gaps"])
+def test_a_family_of_groups_takes_one_pass(cells, kind, monkeypatch):
+    """The same as a pass per member."""
+    from annlmm.tl import _genes
+
+    related(cells)
+    if kind == "gaps":
+        cells.X[np.random.default_rng(0).uniform(size=cells.shape) < 0.05] = np.nan
+    each = []
+    for i in range(3):
+        al.tl.variance_components(cells, "batch", kernel=f"kernel_{i}")
+        each.append(al.get.variance_components(cells))
+    if kind == "dask":
+        cells.X = pytest.importorskip("dask.array").from_array(cells.X, chunks=(17, 7))
+    elif kind != "gaps":
+        cells.X = {"csr": sparse.csr_matrix, "csc": sparse.csc_array}[kind](cells.X)
+    passes = []
+    collect = _genes.collect_statistics
+    monkeypatch.setattr(_genes, "collect_statistics", lambda *a, **k: passes.append(1) or collect(*a, **k))
+    al.tl.variance_components(cells, "batch")
+    assert len(passes) == 1
+    members = al.get.variance_components(cells, members=True)
+    for i, table in enumerate(each):
+        part = members[members["member"] == f"kernel_{i}"]
+        for name in ("log_likelihood", "p_value"):
+            np.testing.assert_allclose(part[name], table[name], rtol=1e-8)
+
+
+def test_size_of_a_family():
+    """5000 null genes at five length scales, of which the smallest p of the members is not one."""
+    rng = np.random.default_rng(3)
+    adata = AnnData(rng.standard_normal((120, 5000)))
+    adata.obsm["spatial"] = rng.uniform(0, 10, (120, 2))
+    al.pp.kernel_rbf(adata, length_scale=[0.4, 0.8, 1.6, 3.2, 6.4])
+    al.tl.variance_components(adata)
+    p, each = adata.var["varcomp_p_value"].to_numpy(), adata.varm["varcomp_member_p_value"]
+    for level in (0.2, 0.05, 0.01, 0.001):
+        # Binomial error of the genes, and of the 15,000 draws from the null.
+        error = 4 * np.sqrt(level * (1 - level) * (1 / 5000 + 1 / 15_000))
+        assert abs((p < level).mean() - level) < error, level
+    assert (each.min(axis=1) < 0.05).mean() > 0.1
+    assert (p == 1).mean() == pytest.approx((each == 1).all(axis=1).mean(), abs=1e-12)
+
+
+def test_a_family_finds_the_length_scale():
+    adata = slide(n=150, m=48, seed=1)
+    al.pp.kernel_rbf(adata, length_scale=[0.5, 2.0, 8.0])
+    al.tl.variance_components(adata)
+    table = al.get.variance_components(adata)
+    genes = np.arange(48)
+    patterned = (genes % 4 > 0) & (table["p_adjusted"] < 0.05)
+    assert patterned.sum() > 25
+    for offset, scale in ((0, 0.5), (1, 2.0), (2, 2.0)):
+        found = table.loc[patterned & (genes % 3 == offset), "parameter"]
+        assert (found == scale).mean() > 0.7
+
+
+def test_bad_genes_of_a_family(cells):
+    related(cells)
+    donor = cells.obs["donor_id"].cat.codes.to_numpy()
+    cells.X[:, 0], cells.X[:, 1], cells.X[:, 2] = 0.0, 3.0, np.nan
+    cells.X[:, 3] = (cells.obs["batch"] == "batch_2") * 2.0 + 1.0
+    cells.X[:, 4] = donor**2
+    al.tl.variance_components(cells, "batch", mask_var=np.arange(24) != 5)
+    table, members = al.get.variance_components(cells), al.get.variance_components(cells, members=True)
+    expected = ["constant", "constant", "all_missing", "collinear", "not_converged", "masked"]
+    assert table["status"][:6].tolist() == expected
+    assert table.drop(columns="status")[:6].isna().all(axis=None)
+    assert set(table["status"][6:]) <= {"ok", "boundary"}
+    assert members.drop(columns="member").loc[table.index[:6]].isna().all(axis=None)
+    assert members.loc[table.index[6:]].notna().all(axis=None)
+
+
+def test_fields_of_a_family(cells):
+    related(cells)
+    before = snapshot(cells)
+    with messages() as seen:
+        al.tl.variance_components(cells, mask_var="some")
+    assert any("the 3 kernels of 'kernel' of rank 8" in line for line in seen)
+    after = snapshot(cells)
+    assert set(after["var"]) - set(before["var"]) == {f"varcomp_{name}" for name in (*FIELDS, "parameter")}
+    assert set(after["varm"]) == {"varcomp_member_p_value", "varcomp_member_log_likelihood"}
+    assert set(after["uns"]["varcomp"]) == {"variance_components", "members", "schema_version"}
+    params = after["uns"]["varcomp"]["variance_components"]
+    assert (params["kernel"], params["parameter"]) == ("kernel", "rho")
+    np.testing.assert_array_equal(params["values"], [0.0, 0.3, 1.0])
+    np.testing.assert_array_equal(params["rank"], [8, 8, 8])
+    # A single kernel under the same key leaves nothing of it.
+    al.tl.variance_components(cells, kernel="kernel_1")
+    assert "varcomp_parameter" not in cells.var
+    assert not cells.varm.keys()
+    with pytest.raises(ValueError, match="members=True: 'varcomp' was fitted under one kernel"):
+        al.get.variance_components(cells, members=True)
+
+
+@pytest.mark.parametrize("fmt", ["h5ad", "zarr"])
+def test_round_trip_of_a_family(tmp_path, fmt):
+    adata = slide()
+    al.pp.kernel_rbf(adata, length_scale=[0.5, 2.0])
+    al.tl.variance_components(adata, mask_var=np.arange(16) != 3)
+    path = tmp_path / f"x.{fmt}"
+    getattr(adata, f"write_{fmt}")(path)
+    read = getattr(ad, f"read_{fmt}")(path)
+    for members in (False, True):
+        now, then = (al.get.variance_components(a, members=members) for a in (read, adata))
+        pd.testing.assert_frame_equal(now, then, check_exact=True, check_index_type=False)
+    al.tl.variance_components(read, mask_var=np.arange(16) != 3, key_added="again")
+    np.testing.assert_allclose(read.var["again_p_value"], adata.var["varcomp_p_value"], rtol=1e-9)
+    del read.varm["varcomp_member_p_value"], read.var["varcomp_parameter"]
+    with pytest.raises(KeyError, match="adata.varm lacks varcomp_member_p_value"):
+        al.get.variance_components(read, members=True)
+    with pytest.raises(KeyError, match="adata.var lacks varcomp_parameter"):
+        al.get.variance_components(read)
+
+
+def test_errors_of_a_family(cells):
+    related(cells)
+    refusal = r"is a family of 3 kernels, and one is needed; name it by its rho: 'kernel_0' \(0\)"
+    with untouched(cells), pytest.raises(ValueError, match=refusal):
+        al.tl.differential(cells, "condition")
+    with untouched(cells), pytest.raises(ValueError, match=refusal):
+        al.tl.fit_null(cells, "age")
+    with untouched(cells), pytest.raises(ValueError, match="kernel='kernel': one group on the"):
+        al.tl.variance_components(cells, mask_obs=cells.obs["donor_id"] == cells.obs["donor_id"].iloc[0])
+    with untouched(cells), pytest.raises(ValueError, match=r"kernel_0 \(rho=0\): absorbed by the covariates"):
+        al.tl.variance_components(cells, "donor_id")
+    adata = slide()
+    al.pp.kernel_rbf(adata, length_scale=[1.0, 1e-3])
+    with (
+        untouched(adata),
+        pytest.raises(ValueError, match=r"kernel_1 \(length_scale=0\.001\): cannot be told from the residual"),
+    ):
+        al.tl.variance_components(adata)
+    del adata.uns["kernel_1"]
+    with untouched(adata), pytest.raises(ValueError, match="'kernel_1' is gone or replaced; compute the family again"):
+        al.tl.variance_components(adata)
 
 
 # ------------------------------------------------------------------------------------------- other programs

@@ -155,7 +155,16 @@ FIELDS: tuple[Field, ...] = (
         ("{key}_h_sq_standard_error", "float64", "from the curvature of the profile; NaN on a boundary"),
         ("{key}_pve", "float64", "σ²t/(σ²t+τ²), t the mean diagonal of the centred kernel on the rows used"),
         ("{key}_log_likelihood", "float64", "true log-likelihood, restricted (with ½log|XᵀX|) or full"),
-        ("{key}_p_value", "float64", "exact likelihood-ratio test of σ² = 0, simulated; never 0"),
+        (
+            "{key}_parameter",
+            "float64",
+            "length scale, diffusion time or ρ of the member to which the other fields belong; NaN where all have h² = 0 (family)",
+        ),
+        (
+            "{key}_p_value",
+            "float64",
+            "exact likelihood-ratio test of σ² = 0, simulated, with the choice of a member accounted for; never 0",
+        ),
         ("{key}_neg_log10_p_value", "float64", "−log₁₀ p, also where p underflows"),
         ("{key}_p_adjusted", "float64", "Benjamini–Hochberg over the fitted features"),
         (
@@ -167,12 +176,20 @@ FIELDS: tuple[Field, ...] = (
     ),
     *_rows(
         "variance_components",
+        "varm",
+        ("{key}_member_log_likelihood", "float64", "under each kernel, features × members (family)"),
+        ("{key}_member_p_value", "float64", "of each kernel by itself (family)"),
+    ),
+    *_rows(
+        "variance_components",
         "uns",
         (
             "variance_components",
             "dict",
-            "covariates (text only), kernel, reml, layer, masks, missing, rng, n_obs, rank, number fitted",
+            "covariates (text only), kernel, reml, layer, masks, missing, rng, n_obs, rank, number fitted; of a family also what its members differ in, "
+            "and their values",
         ),
+        ("members", "str array", "keys of the kernels, in the order of `member_p_value` (family)"),
         ("schema_version", "int", "version of this table"),
     ),
     *_rows(
@@ -216,6 +233,39 @@ FIELDS: tuple[Field, ...] = (
             "masks, missing, n_obs, rank, number tested",
         ),
         ("levels", "str array", "the levels of `level_beta`, where several are tested by F"),
+        ("schema_version", "int", "version of this table"),
+    ),
+    *_rows(
+        "map_eqtl",
+        "uns",
+        (
+            "params",
+            "dict",
+            "donor_key, layers, mask_var, window, min_maf, covariates (text only), kernel (in words), reml, variance, threshold, df, missing, "
+            "missing_call, permutations, rng, output, n_donors, n_obs, n_pairs, pi0 (share of genes without an eQTL), conditional, fdr and threshold_gene (on p_gene); with window=None "
+            "n_tests and lambda_gc",
+        ),
+        (
+            "pairs",
+            "DataFrame",
+            "gene, variant, chrom, pos, distance (base pairs from the transcription start, positive downstream), a0, a1 (the effect "
+            "allele), maf and n (donors with a call), beta (per copy of a1), standard_error, statistic (t), df, p_value, "
+            "neg_log10_p_value, with window=None p_adjusted (Benjamini–Hochberg over all tests), status; in the file where `output` was given",
+        ),
+        (
+            "genes",
+            "DataFrame",
+            "gene, n_variants, the best variant with its columns of `pairs`, p_permutation, p_beta, permutation_df, beta_shape1, beta_shape2 "
+            "(with permutations), p_acat (p_bonferroni with window=None), p_adjusted (Benjamini–Hochberg) and q_value (Storey) of p_beta if "
+            "it is there, of p_acat otherwise, gamma and h_sq of the null fit (absent for least squares), status (also 'unplaced' and "
+            "'no_variants')",
+        ),
+        (
+            "signals",
+            "DataFrame",
+            "with conditional=True: gene, rank (the order of selection), the columns of `pairs` for the variant given those before, p_gene "
+            "(the gene's p-value at that step)",
+        ),
         ("schema_version", "int", "version of this table"),
     ),
 )

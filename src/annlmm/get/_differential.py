@@ -42,4 +42,4 @@ def differential(adata: AnnData, key: str = "de", *, levels: bool = False) -> pd
     >>> al.get.differential(adata).shape
     (30, 9)
     """
-    return read_gene_results(check_adata(adata), "differential", key, levels=levels)
+    return read_gene_results(check_adata(adata), "differential", key, each=levels)

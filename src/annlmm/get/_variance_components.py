@@ -7,7 +7,7 @@ from annlmm._slots.access import check_adata
 from annlmm._slots.gene_results import read_gene_results
 
 
-def variance_components(adata: AnnData, key: str = "varcomp") -> pd.DataFrame:
+def variance_components(adata: AnnData, key: str = "varcomp", *, members: bool = False) -> pd.DataFrame:
     """Results of `al.tl.variance_components` as a table.
 
     Parameters
@@ -16,17 +16,21 @@ def variance_components(adata: AnnData, key: str = "varcomp") -> pd.DataFrame:
         With variance components under `key`.
     key
         Their prefix.
+    members
+        Of a family of kernels each member by itself, in long form with a column `member`.
 
     Returns
     -------
     DataFrame
-        Indexed by the features, in the order of `.var`: sigma_sq, tau_sq, h_sq, h_sq_standard_error, pve, log_likelihood, p_value,
-        neg_log10_p_value, p_adjusted, status.
+        Indexed by the features, in the order of `.var`: sigma_sq, tau_sq, h_sq, h_sq_standard_error, pve, log_likelihood, parameter (of a family),
+        p_value, neg_log10_p_value, p_adjusted, status. With `members`: member, log_likelihood, p_value.
 
     Raises
     ------
     KeyError
         If there are none under `key`.
+    ValueError
+        If members are asked for and there was one kernel.
 
     Examples
     --------
@@ -37,4 +41,4 @@ def variance_components(adata: AnnData, key: str = "varcomp") -> pd.DataFrame:
     >>> al.get.variance_components(adata).shape
     (30, 10)
     """
-    return read_gene_results(check_adata(adata), "variance_components", key)
+    return read_gene_results(check_adata(adata), "variance_components", key, each=members)

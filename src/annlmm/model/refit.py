@@ -114,11 +114,52 @@ class Refitter:
         return Refit(gamma, a, b, c, value, converged > 0)
 
 
+@dataclass(frozen=True)
+class RefitSpace:
+    """What all responses share.
+
+    Attributes
+    ----------
+    space
+        REML space of the null.
+    model
+        f but for the feature and the response (`rest` is 0).
+    nodes, bins, lagrange
+        As of `thin`.
+    """
+
+    space: RemlSpace
+    model: Likelihood
+    nodes: Float
+    bins: Index
+    lagrange: Float
+
+    def refitter(self, y_tilde: Float, rest: float) -> Refitter:
+        """For one response."""
+        rest = 0.0 if self.space.full else rest
+        model = self.model._replace(rest=rest)
+
+        def spectrum(mu: Float, y_sq: Float) -> Spectrum:
+            odds = np.multiply.outer(np.exp(model.grid), mu)
+            w = 1.0 / (1.0 + odds)
+            slope = -odds * w * w
+            return Spectrum(mu, y_sq, w, slope, w @ y_sq + rest, slope @ y_sq)
+
+        y_sq = y_tilde**2
+        thin_sq = np.add.reduceat(self.lagrange * y_sq, self.bins[:-1], axis=1).T.ravel()
+        spectra = spectrum(self.space.mu, y_sq), spectrum(self.nodes, thin_sq)
+        return Refitter(y_tilde, model, *spectra, self.bins, self.lagrange)
+
+
 def make_refitter(space: RemlSpace, y_tilde: Float, rest: float, *, reml: bool) -> Refitter:
     """For one response; REML for the Wald test, ML for the likelihood ratio."""
+    return make_refit_space(space, reml=reml).refitter(y_tilde, rest)
+
+
+def make_refit_space(space: RemlSpace, *, reml: bool) -> RefitSpace:
+    """For any response."""
     mu, lam = space.mu, space.mu if reml else space.eigenvalues
     at_one = space.full and (reml or lam.size == space.n)
-    rest = 0.0 if space.full else rest
     inner = log_gamma_grid(mu, GRID_STEP, 0 if space.full else space.df_residual - space.k)
     grid = np.concatenate([[inner[0] - MARGIN], inner, [inner[-1] + MARGIN]])
     table = np.empty((3, int(np.ceil((grid[-1] - grid[0] + 2 * WIDENED) / TABLE_STEP)) + 2))
@@ -127,24 +168,15 @@ def make_refitter(space: RemlSpace, y_tilde: Float, rest: float, *, reml: bool) 
     model = Likelihood(
         n=float(space.df_residual - 1 if reml else space.n),
         reml=reml,
-        rest=rest,
+        rest=0.0,
         grid=grid,
         table=table,
         logdet_slope=(odds / (1.0 + odds)).sum(axis=1),
         logdet_one=float(np.log(lam).sum()) if at_one else np.inf,
         unbounded=space.full and not at_one,
     )
-
-    def spectrum(mu: Float, y_sq: Float) -> Spectrum:
-        odds = np.multiply.outer(np.exp(grid), mu)
-        w = 1.0 / (1.0 + odds)
-        slope = -odds * w * w
-        return Spectrum(mu, y_sq, w, slope, w @ y_sq + rest, slope @ y_sq)
-
     bins, nodes, lagrange = thin(mu)
-    y_sq = y_tilde**2
-    thin_sq = np.add.reduceat(lagrange * y_sq, bins[:-1], axis=1).T.ravel()
-    return Refitter(y_tilde, model, spectrum(mu, y_sq), spectrum(nodes, thin_sq), bins, lagrange)
+    return RefitSpace(space, model, nodes, bins, lagrange)
 
 
 def thin(mu: Float) -> tuple[Index, Float, Float]:

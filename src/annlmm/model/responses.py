@@ -73,6 +73,8 @@ class Responses:
         σ²t/(σ²t+τ²).
     log_likelihood
         True restricted or full log-likelihood.
+    likelihood_ratio
+        2(ℓ(γ̂) − ℓ(0)).
     log_p_value
         Natural log of the p-value of σ² = 0 (simulated likelihood-ratio null); NaN if not asked for.
     status
@@ -86,6 +88,7 @@ class Responses:
     h_sq_standard_error: Float
     pve: Float
     log_likelihood: Float
+    likelihood_ratio: Float
     log_p_value: Float
     status: NDArray[np.int8]
 
@@ -121,27 +124,27 @@ def fit_responses(model: NullModel, genes: Coordinates, *, simulate: bool = True
     chosen = np.flatnonzero(genes.good)
     found = np.full((5, m), np.nan)
     found[:, chosen] = _optima(model, genes, chosen, n, threads)
-    gamma, gain, rss, se_log_gamma, state = found  # gain: f(0) − f(γ̂), the likelihood ratio
+    gamma, ratio, rss, se_log_gamma, state = found
     total = np.einsum("kj,kj->j", genes.v, genes.v) + genes.rest
 
     status = genes.status.copy()
     if space.k:
         status[state == AT_BOUNDARY] = BOUNDARY
         status[state >= STOPPED] = NOT_CONVERGED
-    gamma[state == NO_MAXIMUM], gain[state == NO_MAXIMUM] = np.nan, np.nan
+    gamma[state == NO_MAXIMUM], ratio[state == NO_MAXIMUM] = np.nan, np.nan
     with np.errstate(divide="ignore", invalid="ignore"):
         at_one = np.isinf(gamma)
         scale = np.where(np.isnan(gamma), np.nan, rss / n)
         h_sq = np.where(at_one, 1.0, gamma / (1.0 + gamma))
         t = gamma * model.basis.trace_scale
         pve = np.where(at_one, 1.0, t / (1.0 + t))
-        value = n * np.log(total) - gain
+        value = n * np.log(total) - ratio
         log_likelihood = -0.5 * (n * (LOG_2PI + 1.0 - np.log(n)) + value)
         sigma_sq = np.where(at_one, scale, gamma * scale)
     log_p = np.full(m, np.nan)
     if simulate and space.k and chosen.size:
-        tested = np.flatnonzero(np.isfinite(gain))
-        log_p[tested] = model.rlrt.log_p_value(gain[tested])
+        tested = np.flatnonzero(np.isfinite(ratio))
+        log_p[tested] = model.rlrt.log_p_value(ratio[tested])
     return Responses(
         gamma=gamma,
         sigma_sq=sigma_sq,
@@ -150,6 +153,7 @@ def fit_responses(model: NullModel, genes: Coordinates, *, simulate: bool = True
         h_sq_standard_error=h_sq * (1.0 - h_sq) * se_log_gamma,
         pve=pve,
         log_likelihood=log_likelihood,
+        likelihood_ratio=ratio,
         log_p_value=log_p,
         status=status,
     )

@@ -5,7 +5,8 @@ gene. What is compared between optima is the gain over h² = 0,
 
     f(0) − f(γ) = −N log(1 − Σ ỹ²q / S(0)) − Σ log(1+γλ),   q = γμ/(1+γμ),
 
-which keeps its digits where γ is small.
+which keeps its digits where γ is small. ``error_model="numpy"``: a check for a zero divisor would keep the loops from
+vectorising.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ LOG_TOLERANCE = 1e-6
 END_TOLERANCE = 1e-10
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 def _log_sums(y_sq, mu, gamma):  # type: ignore[no-untyped-def]
     """Σ ỹ²w, S′, S″, Σq and Σqw in t = log γ."""
     s = s1 = s2 = first = second = 0.0
@@ -43,7 +44,7 @@ def _log_sums(y_sq, mu, gamma):  # type: ignore[no-untyped-def]
     return s, s1, s2, first, second
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 def _log_determinant(lam, gamma):  # type: ignore[no-untyped-def]
     """Σq and Σqw over other eigenvalues (the full likelihood)."""
     first = second = 0.0
@@ -56,7 +57,7 @@ def _log_determinant(lam, gamma):  # type: ignore[no-untyped-def]
     return first, second
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 def _linear_sums(y_sq, mu, lam, gamma):  # type: ignore[no-untyped-def]
     """Σ ỹ²w and its derivatives in γ, and those of the determinant."""
     s = s1 = s2 = first = second = 0.0
@@ -74,7 +75,7 @@ def _linear_sums(y_sq, mu, lam, gamma):  # type: ignore[no-untyped-def]
     return s, s1, s2, first, second
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 def _inverse_sums(y_sq, mu, lam, delta):  # type: ignore[no-untyped-def]
     """The same in δ = 1/γ, V ∝ K + δI."""
     s = s1 = s2 = first = second = 0.0
@@ -91,7 +92,7 @@ def _inverse_sums(y_sq, mu, lam, delta):  # type: ignore[no-untyped-def]
     return s, s1, s2, first, second
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _derivatives(scale, x, y_sq, rest, mu, lam, reml, n):  # type: ignore[no-untyped-def]
     """f′ and f″ at x on the scale."""
     if scale == LOG:
@@ -109,7 +110,7 @@ def _derivatives(scale, x, y_sq, rest, mu, lam, reml, n):  # type: ignore[no-unt
     return n * ratio + first, n * (s2 / s - ratio * ratio) + second
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _root(scale, low, high, x, tolerance, y_sq, rest, mu, lam, reml, n):  # type: ignore[no-untyped-def]
     """The zero of f′ in [low, high] from x: Newton, bisection where it leaves the bracket; and whether it was found."""
     for _ in range(MAX_STEPS):
@@ -130,7 +131,7 @@ def _root(scale, low, high, x, tolerance, y_sq, rest, mu, lam, reml, n):  # type
     return x, False
 
 
-@njit(nogil=True, cache=True, fastmath=FASTMATH)
+@njit(nogil=True, cache=True, error_model="numpy", fastmath=FASTMATH)
 def _gain(y_sq, rest, total, mu, lam, n, gamma):  # type: ignore[no-untyped-def]
     """f(0) − f(γ), and S(γ)."""
     s, lost = rest, 0.0
@@ -150,7 +151,7 @@ def _gain(y_sq, rest, total, mu, lam, n, gamma):  # type: ignore[no-untyped-def]
     return -(value + np.log(product)), s
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def _se_log_gamma(gamma, at_one, y_sq, rest, mu, lam, reml, n):  # type: ignore[no-untyped-def]
     """√(2/f″) from the derivative on the scale that is well behaved at γ."""
     if gamma * mu.max() < 1e-3:
@@ -162,7 +163,7 @@ def _se_log_gamma(gamma, at_one, y_sq, rest, mu, lam, reml, n):  # type: ignore[
     return np.sqrt(2.0 / curvature) if curvature > 0.0 else np.nan
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True, cache=True, error_model="numpy")
 def refine(y_sq, rest, mu, lam, n, df_residual, reml, full, at_one, grid, slopes, out):  # type: ignore[no-untyped-def]
     """Fill `out` (5 × b): γ̂, f(0) − f(γ̂), S(γ̂) (in units of K where γ̂ = ∞), SE(log γ̂) and one of INTERIOR … NO_MAXIMUM.
 

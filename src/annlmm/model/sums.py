@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 from scipy.linalg import null_space
 
-from annlmm.model.basis import Basis, DenseBasis, GroupBasis, GroupCoordinates
+from annlmm.model.basis import Basis, DenseBasis, GroupCoordinates, GroupedBasis
 from annlmm.model.design import Design
 from annlmm.model.space import RemlSpace
 from annlmm.model.statistics import UNSETTLED, FeatureStatistics, assemble
@@ -240,11 +240,14 @@ def make_reduction(my: Float, design: Design, basis: Basis, space: RemlSpace) ->
     """Prepare the sums of features against X, K and the n × T responses `my`, free of X already."""
     angles = space.angles
     common = angles.sin == 0
+    # sinθ is taken for 0 up to 1e-6; only where Qb = Ua to all digits may one stand for the other.
+    apart = basis.expand(angles.a[:, common]) - design.q @ (angles.t.T @ angles.a[:, common])
+    common[common] = np.linalg.norm(apart, axis=0) < 1e-12
     a = angles.a[:, common]
     b = angles.t.T @ a  # Bᵀ = cosθ⁻¹ Aᵀ T with cosθ = 1
     b_out = null_space(b.T) if common.any() else np.eye(design.p)
     outside = design.q @ b_out if common.any() else design.q
-    if isinstance(basis, GroupBasis):
+    if isinstance(basis, GroupedBasis):
         linear = np.column_stack([outside, my])
         rows = RowPart(np.ascontiguousarray(linear), None, basis.codes, basis.counts.size)
         groups: GroupCoordinates | None = basis.coordinates

@@ -11,10 +11,10 @@ from annlmm._settings import logger
 from annlmm._slots.access import check_adata, target
 from annlmm._slots.kernel import group_labels
 from annlmm._slots.kernel_write import Slots, family_slots, group_slots, member_key, write_kernel
+from annlmm._slots.relatedness import aligned
 from annlmm._slots.schema import documents
 from annlmm.model.basis import GroupBasis
 from annlmm.model.eigen import from_kernel
-from annlmm.pp._kernel_precomputed import aligned
 from annlmm.pp._store import check_flag, check_kernel_key, one_or_several, tell_family
 
 Float = NDArray[np.float64]

@@ -8,6 +8,7 @@ from anndata import AnnData
 from scipy import sparse
 
 from annlmm._slots.access import check_adata, check_memory, hint
+from annlmm._slots.relatedness import aligned
 from annlmm._slots.schema import documents
 from annlmm.model.eigen import from_kernel
 from annlmm.pp._store import check_flag, check_kernel_key, store_dense
@@ -102,21 +103,3 @@ def _matrix(adata: AnnData, kernel: Any) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"kernel: must hold real numbers, received dtype {array.dtype}")
     return array
-
-
-def aligned(frame: pd.DataFrame, names: pd.Index, argument: str, what: str) -> np.ndarray:
-    """A square table in the order of `names`, matched by name."""
-    rows, columns = frame.index.astype(str), frame.columns.astype(str)
-    for axis, labels in (("rows", rows), ("columns", columns)):
-        if not labels.is_unique:
-            raise ValueError(f"{argument}: duplicated names in its {axis}, e.g. {labels[labels.duplicated()][0]!r}")
-        lacking = names[~names.isin(labels)]
-        if len(lacking):
-            shown = ", ".join(map(repr, lacking[:5]))
-            raise ValueError(
-                f"{argument}: its {axis} lack {len(lacking)} of {len(names)} {what} by name ({shown}{', …' if len(lacking) > 5 else ''})"
-            )
-    values = frame.to_numpy()
-    if values.dtype.kind not in "fiub":
-        raise TypeError(f"{argument}: must hold real numbers, received dtype {values.dtype}")
-    return np.asarray(values[np.ix_(rows.get_indexer(names), columns.get_indexer(names))])

@@ -97,7 +97,7 @@ def _scaled_slots(
 
 def _tell(adata: AnnData, spectrum: Spectrum, method: str, name: str = "", wrote: str = "") -> None:
     if spectrum.n_clipped:
-        logger.info(f"kernel_{method}: {name}{spectrum.n_clipped} negative eigenvalues within round-off set to zero")
+        logger.info(f"kernel_{method}: {name}{spectrum.n_clipped} eigenvalues are zero but for round-off: left out")
     logger.info(
         f"kernel_{method}: {name}{adata.n_obs} observations, rank {spectrum.eigenvalues.size}"
         f"{f' ({100 * spectrum.explained:.1f} % of the trace)' if spectrum.explained < 1 else ''}{wrote}"

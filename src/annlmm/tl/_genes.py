@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
-from annlmm._settings import settings
 from annlmm._slots.access import received
-from annlmm.blocks import column_blocks
 from annlmm.model.association import STATUS
 from annlmm.model.basis import Basis, GroupBasis
 from annlmm.model.null import NullModel
-from annlmm.model.scan import among, clean_copy
+from annlmm.model.scan import clean_copy
 from annlmm.model.statistics import FeatureStatistics, feature_statistics, shift_columns
-from annlmm.tl._pass import Features, collect_statistics, named_features
+from annlmm.model.sums import make_reduction
+from annlmm.model.weights import weigh_features, weigh_reduction
+from annlmm.tl._pass import Features, collect_statistics
 
 MISSING = ("mean", "raise")
 Float = NDArray[np.float64]
@@ -88,19 +89,36 @@ def gene_statistics(
 
     With `root`, the square roots of weights, rows are multiplied by them, once the features are shifted if they may be.
     """
-    if root is None:
-        return collect_statistics(features, rows, columns, model, my, description)
-    width = max(1, int(settings.block_memory // (32 * (rows.size + model.basis.rank + 16))))
-    parts, empty = [], []
-    for block in column_blocks(features.matrix, rows, columns, width):
-        with named_features(features.adata), among(block.columns):
-            filled, all_missing = clean_copy(block.array, refuse_missing=features.refuse_missing)
-        filled = shift_columns(filled) if shift else filled
-        weighted = filled.multiply(root[:, None]).tocsc() if sparse.issparse(filled) else filled * root[:, None]
-        parts.append(feature_statistics(weighted, my, model.design, model.basis, model.space))
-        empty.append(all_missing)
-    total, start = parts[0].blank(columns.size), 0
-    for part in parts:
-        total.assign(np.arange(start, start + part.norm.size), part)
-        start += part.norm.size
-    return total, np.concatenate(empty)
+    reduction = make_reduction(my, model.design, model.basis, model.space)
+    if root is not None:
+        reduction = weigh_reduction(reduction, root, spans_constant=shift)
+
+    def again(block: Any) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
+        filled, empty = clean_copy(block, refuse_missing=features.refuse_missing)
+        if root is not None:
+            filled = weigh_features(shift_columns(filled) if shift else filled, root)
+        return feature_statistics(filled, my, model.design, model.basis, model.space), empty
+
+    return collect_statistics(features, rows, columns, reduction, again, description)
+
+
+def member_statistics(
+    features: Features, rows: Index, columns: Index, models: Sequence[NullModel], description: str
+) -> Iterator[tuple[FeatureStatistics, NDArray[np.bool_]]]:
+    """Statistics under one kernel of a family after the other, and which features are missing altogether.
+
+    Kernels of groups differ in what is made of the same sums, so that one pass over the features serves all. Dense ones have no
+    sums in common: a pass each holds the statistics of one at a time, and multiplies as often as one pass for all would.
+    """
+    nothing = np.zeros((rows.size, 0))
+    first = models[0]
+    if len(models) == 1 or not isinstance(first.basis, GroupBasis):
+        for i, model in enumerate(models):
+            which = f"{description} ({i + 1} of {len(models)})" if len(models) > 1 else description
+            yield gene_statistics(features, rows, columns, model, nothing, which)
+        return
+    independent = NullModel(first.design, GroupBasis(first.basis.codes), identifiable=False)
+    statistics, empty = gene_statistics(features, rows, columns, independent, nothing, description)
+    for model in models:
+        u = model.basis.coordinates.rotate(statistics.u)  # type: ignore[attr-defined]
+        yield replace(statistics, u=u), empty

@@ -14,11 +14,10 @@ from scipy import sparse
 
 from annlmm._settings import settings
 from annlmm.blocks import Layout, Limits, Tile, as_float, fetch, layout, plan
-from annlmm.model.null import NullModel
 from annlmm.model.parallel import map_blocks
-from annlmm.model.scan import UnusableFeatures, among, careful_statistics
+from annlmm.model.scan import UnusableFeatures, among
 from annlmm.model.statistics import FeatureStatistics
-from annlmm.model.sums import Reduction, Sums, make_reduction
+from annlmm.model.sums import Reduction, Sums
 
 Index = NDArray[np.intp]
 Float = NDArray[np.float64]
@@ -86,18 +85,22 @@ def one_pass(
 
 
 def collect_statistics(
-    features: Features, rows: Index, columns: Index, model: NullModel, my: Float, description: str
+    features: Features,
+    rows: Index,
+    columns: Index,
+    reduction: Reduction,
+    again: Callable[[Any], tuple[FeatureStatistics, NDArray[np.bool_]]],
+    description: str,
 ) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
     """Statistics of all `columns` in their order, and which of them hold nothing but missing values.
 
     Parameters
     ----------
-    model
-        On `rows`.
-    my
-        n × T vectors for the inner products ãᵀ(My); T = 0 will do.
+    reduction
+        The model on `rows`.
+    again
+        From a few features on all rows, which their sums leave unsettled, to their statistics.
     """
-    reduction = make_reduction(my, model.design, model.basis, model.space)
     # By themselves: `finish` travels to other processes, what is as long as the rows does not.
     finisher, refuse = reduction.finisher, features.refuse_missing
 
@@ -106,9 +109,6 @@ def collect_statistics(
             raise UnusableFeatures("missing", np.flatnonzero(sums.missing.square))
         statistics, unsettled = finisher(sums)
         return (statistics, np.zeros(unsettled.size, dtype=bool)), np.flatnonzero(unsettled)
-
-    def again(block: Any) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
-        return careful_statistics(block, my, model.design, model.basis, model.space, refuse_missing=refuse)
 
     def whole(block: Any) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
         (statistics, empty), unsettled = finish(reduction.rows.sums(block))

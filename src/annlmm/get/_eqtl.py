@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from anndata import AnnData
+
+from annlmm._slots.access import check_adata, hint
+from annlmm._slots.eqtl import LEVELS, read_eqtl
+from annlmm._slots.parquet import read_pairs
+
+
+def eqtl(
+    adata: AnnData,
+    key: str = "eqtl",
+    *,
+    level: str = "pair",
+    gene: str | Sequence[str] | None = None,
+    max_p_value: float | None = None,
+    max_q_value: float | None = None,
+    path: str | os.PathLike[str] | None = None,
+) -> pd.DataFrame:
+    """Results of `al.tl.map_eqtl` as a table.
+
+    Parameters
+    ----------
+    adata
+        `expression`, with a result under `key`.
+    key
+        Of the result.
+    level
+        'pair': one row per gene and variant. 'gene': one row per gene, with its best variant.
+    gene
+        One gene or several.
+    max_p_value
+        Rows with p-values up to this.
+    max_q_value
+        Rows of genes with q-values up to this.
+    path
+        Of the file with the pairs, where they were written to one that has moved since.
+
+    Returns
+    -------
+    DataFrame
+        As described in `al.tl.map_eqtl`.
+
+    Raises
+    ------
+    KeyError
+        If there is no result under `key`, or no such gene.
+    FileNotFoundError
+        If the pairs are in a file that is gone.
+
+    Examples
+    --------
+    >>> import annlmm as al
+    >>> cells, genotype = al.datasets.sc_eqtl(30, 20, 12, n_vars=300, n_eqtl=4, n_secondary=0, n_interaction=0)
+    >>> al.tl.map_eqtl(cells, genotype, "donor_id", layer="logcounts")
+    >>> al.get.eqtl(cells, max_p_value=1e-3)["gene"].nunique() <= 12
+    True
+    """
+    check_adata(adata)
+    if level not in LEVELS:
+        raise ValueError(f"level: must be one of {', '.join(map(repr, LEVELS))}, received {level!r}")
+    table, genes = read_eqtl(adata, key, level, None if path is None else Path(path))
+    chosen = None
+    if gene is not None:
+        chosen = [gene] if isinstance(gene, str) else [str(name) for name in gene]
+        for name in chosen:
+            if name not in genes.index:
+                raise KeyError(f"gene={name!r}: not among the genes of key={key!r}; {hint(name, genes.index)}")
+    if max_q_value is not None:
+        found = list(genes.index[genes["q_value"] <= max_q_value])
+        chosen = found if chosen is None else [name for name in chosen if name in set(found)]
+    if isinstance(table, Path):
+        return read_pairs(table, chosen, max_p_value)
+    if chosen is not None:
+        table = table[table["gene"].isin(chosen)]
+    if max_p_value is not None:
+        table = table[table["p_value"] <= max_p_value]
+    return table if level == "gene" else table.reset_index(drop=True)
