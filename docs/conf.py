@@ -141,6 +141,13 @@ def write_tutorials() -> None:
     write_if_changed(target / "index.md", f"# Tutorials\n\n{body}\n")
 
 
+def write_figures() -> None:
+    """generated/: the figures of the benchmarks that pages show."""
+    (DOCS / "generated").mkdir(exist_ok=True)
+    for name in ("differential.png",):
+        shutil.copyfile(ROOT / "benchmarks" / "results" / name, DOCS / "generated" / name)
+
+
 def setup(app: Any) -> None:
     """Write the generated pages before Sphinx looks for sources."""
-    app.connect("config-inited", lambda app, config: (write_slots(), write_tutorials()))
+    app.connect("config-inited", lambda app, config: (write_slots(), write_figures(), write_tutorials()))

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -192,35 +193,44 @@ class ScanEngine:
         self.space: RemlSpace = tests[0].scans[0].space
         self.reduction: Reduction = make_reduction(my, design, basis, self.space)
         self.evaluator = Evaluator(self.reduction.finisher, tests, refuse_missing)
-        self.dense: Callable[[Float], tuple[list[Association], NDArray[np.intp]]] | None = None
+        self.tests, self.threads = tests, threads
+        self._lock = Lock()
+
+    @cached_property
+    def dense(self) -> Callable[[Float], tuple[list[Association], NDArray[np.intp]]] | None:
+        """The way of dense blocks; None where that of the sums is as good. Made when the first one comes: it is as large as U."""
+        tests, basis = self.tests, self.basis
         if not isinstance(basis, DenseBasis):
-            return
+            return None
         first = tests[0].scans[0]
         # One response at one γ: the rotation is not needed.
         alone = len(tests[0].scans) == 1 and all(
             each.scans[0].gamma == first.gamma and each.variance != "refit" for each in tests
         )
-        triangular = triangular_scan(first, my[:, 0], design, basis, threads) if alone else None
+        triangular = triangular_scan(first, self.my[:, 0], self.design, basis, self.threads) if alone else None
         if triangular is not None:
-            self.dense = partial(self._triangular, triangular)
+            return partial(self._triangular, triangular)
         # Without a refit the Schur term on X is there too, which at full rank costs less than V.
-        elif tests[0].variance == "refit" or 2 * basis.rank <= basis.n:
-            self.dense = partial(self._rotated, make_rotation(my, design, basis, self.space))
+        if tests[0].variance == "refit" or 2 * basis.rank <= basis.n:
+            return partial(self._rotated, make_rotation(self.my, self.design, basis, self.space))
+        return None
 
     def test(self, block: Any) -> list[Association]:
         """Test a block of features on all rows (n × b: numpy, CSR or CSC); it is not changed."""
-        if sparse.issparse(block) or self.dense is None:
+        with self._lock:
+            dense = None if sparse.issparse(block) else self.dense
+        if dense is None:
             return self._settled(block, *self.evaluator(self.reduction.rows.sums(block)))
         # What is missing is filled first: a product with it would have to be repeated.
         with np.errstate(invalid="ignore", over="ignore"):
             gaps = np.flatnonzero(~np.isfinite(np.ones(block.shape[0]) @ block))
         if not gaps.size:
-            return self._settled(block, *self.dense(block))
+            return self._settled(block, *dense(block))
         with among(gaps):
             filled, empty = clean_copy(block[:, gaps], refuse_missing=self.evaluator.refuse_missing)
         block = np.array(block, dtype=np.float64)
         block[:, gaps] = filled
-        results = self._settled(block, *self.dense(block))
+        results = self._settled(block, *dense(block))
         for result in results:
             result.status[gaps[empty]] = ALL_MISSING
         return results
