@@ -14,8 +14,12 @@ RIVALS = {
     "glimix": ("glimix-core==3.1.14", "threadpoolctl"),
     # FLASH-MM imports scipy without asking for it
     "genes": ("flash-mm==0.1.0", "statsmodels==0.15.0", "scipy", "threadpoolctl", "airqtl==0.1.1", "normalisr==1.0.0"),
-}
-# What their estimates of heritability never import is left out: torch with all of CUDA, goatools and more.
+    # tensorQTL imports pandas-plink (numpy below 2, which newer pyarrow refuses) and writes parquet without asking for them
+    "eqtl": (
+        "torch==2.13.0", "tensorqtl==1.0.10", "pandas-plink==2.3.2", "pyarrow==20.0.0", "threadpoolctl", "airqtl==0.1.1", "normalisr==1.0.0",
+    ),
+}  # fmt: skip
+# What their estimates and tests never import is left out: snakemake, goatools and more, and for estimates torch.
 ALONE = {"airqtl==0.1.1", "normalisr==1.0.0"}
 
 

@@ -52,21 +52,20 @@ class Parts:
 
 
 @contextmanager
-def watched(module: str) -> Iterator[list[float]]:
+def watched() -> Iterator[list[float]]:
     """The start and the end of the pass of the calls within."""
-    import importlib
+    from annlmm.tl import _genes
 
-    place = importlib.import_module(f"annlmm.tl.{module}")
-    original = place.gene_statistics
+    original = _genes.collect_statistics
     seen: list[float] = []
 
-    def gene_statistics(*args: Any, **options: Any) -> Any:
+    def collect_statistics(*args: Any, **options: Any) -> Any:
         seen.append(time.perf_counter())
         found = original(*args, **options)
         seen.append(time.perf_counter())
         return found
 
-    with patch.object(place, "gene_statistics", gene_statistics):
+    with patch.object(_genes, "collect_statistics", collect_statistics):
         yield seen
 
 
@@ -75,7 +74,7 @@ def in_parts(call: str, adata: AnnData, parts: Parts) -> Callable[[], Seconds]:
 
     def side() -> Seconds:
         begin = time.perf_counter()
-        with watched("_" + call.split(",")[0]) as seen:
+        with watched() as seen:
             CALLS[call](adata)
             end = time.perf_counter()
         if len(seen) != 2:

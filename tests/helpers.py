@@ -157,6 +157,7 @@ def everything() -> AnnData:
     genotype.var["chrom"], genotype.var["pos"], genotype.var["a1"] = "1", 1500 * np.arange(6), list("ACGTAC")
     al.tl.map_eqtl(adata, genotype, "donor", permutations=100, conditional=True, fdr=1.0)
     al.tl.map_eqtl(adata, genotype, "donor", window=None, threshold=0.5, key_added="trans")
+    al.tl.map_eqtl(adata, genotype, "donor", interaction="age", key_added="slopes")
     return adata
 
 

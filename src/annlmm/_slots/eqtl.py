@@ -93,13 +93,13 @@ class PairColumns:
 
 
 class PairSink:
-    """Takes pairs as they come; holds them, or a row group of them where there is a file."""
+    """Takes pairs (of `kind`) as they come; holds them, or a row group of them where there is a file."""
 
-    def __init__(self, columns: PairColumns, path: Path | None) -> None:
-        self.columns, self.held, self.n_held, self.n_pairs = columns, [Pairs.empty()], 0, 0
+    def __init__(self, columns: PairColumns, path: Path | None, kind: Any = Pairs) -> None:
+        self.kind, self.columns, self.held, self.n_held, self.n_pairs = kind, columns, [kind.empty()], 0, 0
         self.file = None if path is None else PairFile(path)
 
-    def add(self, pairs: Pairs) -> None:
+    def add(self, pairs: Any) -> None:
         self.held.append(pairs)
         self.n_held += pairs.size
         self.n_pairs += pairs.size
@@ -107,8 +107,8 @@ class PairSink:
             self._flush(self.file)
 
     def _flush(self, file: PairFile) -> None:
-        file.write(self.columns.of_pairs(Pairs.join(self.held)))
-        self.held, self.n_held = [Pairs.empty()], 0
+        file.write(self.columns.of_pairs(self.kind.join(self.held)))
+        self.held, self.n_held = [self.kind.empty()], 0
 
     def finish(self, n_tests: int | None = None) -> pd.DataFrame | None:
         """All pairs; None where they are in the file, which then is complete but not yet under its name.
@@ -116,7 +116,7 @@ class PairSink:
         With the number of tests, Benjamini and Hochberg's p-values over these, of which the pairs are the smallest.
         """
         if self.file is None:
-            columns = self.columns.of_pairs(Pairs.join(self.held))
+            columns = self.columns.of_pairs(self.kind.join(self.held))
             if n_tests is not None:
                 status = columns.pop("status")
                 columns |= {"p_adjusted": _adjust_kept(columns["p_value"], n_tests), "status": status}

@@ -243,14 +243,18 @@ FIELDS: tuple[Field, ...] = (
             "dict",
             "donor_key, layers, mask_var, window, min_maf, covariates (text only), kernel (in words), reml, variance, threshold, df, missing, "
             "missing_call, permutations, rng, output, n_donors, n_obs, n_pairs, pi0 (share of genes without an eQTL), conditional, fdr and threshold_gene (on p_gene); with window=None "
-            "n_tests and lambda_gc",
+            "n_tests and lambda_gc; with interaction= interaction (contexts), interaction_between (those that are constant within donors), "
+            "donor_slopes, and pi0_additive, pi0_interaction and pi0_joint by context in place of pi0",
         ),
         (
             "pairs",
             "DataFrame",
             "gene, variant, chrom, pos, distance (base pairs from the transcription start, positive downstream), a0, a1 (the effect "
             "allele), maf and n (donors with a call), beta (per copy of a1), standard_error, statistic (t), df, p_value, "
-            "neg_log10_p_value, with window=None p_adjusted (Benjamini–Hochberg over all tests), status; in the file where `output` was given",
+            "neg_log10_p_value, with window=None p_adjusted (Benjamini–Hochberg over all tests), status; in the file where `output` was given. With interaction= one row per "
+            "context, context after gene, and before status interaction_beta (change of beta per unit of the context), interaction_standard_error, "
+            "interaction_statistic (t), interaction_df, interaction_p_value, neg_log10_interaction_p_value, joint_statistic (F on 2 and joint_df), "
+            "joint_df, joint_p_value, neg_log10_joint_p_value; status 'boundary' is a variance that is estimated as 0",
         ),
         (
             "genes",
@@ -258,7 +262,9 @@ FIELDS: tuple[Field, ...] = (
             "gene, n_variants, the best variant with its columns of `pairs`, p_permutation, p_beta, permutation_df, beta_shape1, beta_shape2 "
             "(with permutations), p_acat (p_bonferroni with window=None), p_adjusted (Benjamini–Hochberg) and q_value (Storey) of p_beta if "
             "it is there, of p_acat otherwise, gamma and h_sq of the null fit (absent for least squares), status (also 'unplaced' and "
-            "'no_variants')",
+            "'no_variants'). With interaction= one row per context, and for interaction and joint the best variant (interaction_variant, "
+            "joint_variant) with its test, interaction_p_acat, interaction_p_adjusted, interaction_q_value and the same of joint; gamma_slope, the "
+            "variance that the donors' slopes add to a cell on average, relative to τ², beside gamma",
         ),
         (
             "signals",

@@ -9,7 +9,9 @@ from anndata import AnnData
 
 from annlmm._slots.access import check_adata, hint
 from annlmm._slots.eqtl import LEVELS, read_eqtl
+from annlmm._slots.eqtl_interaction import check_interaction, of_same, prefixed
 from annlmm._slots.parquet import read_pairs
+from annlmm.model.eqtl_interaction import TESTS
 
 
 def eqtl(
@@ -20,6 +22,8 @@ def eqtl(
     gene: str | Sequence[str] | None = None,
     max_p_value: float | None = None,
     max_q_value: float | None = None,
+    test: str = "additive",
+    context: str | None = None,
     path: str | os.PathLike[str] | None = None,
 ) -> pd.DataFrame:
     """Results of `al.tl.map_eqtl` as a table.
@@ -38,6 +42,10 @@ def eqtl(
         Rows with p-values up to this.
     max_q_value
         Rows of genes with q-values up to this.
+    test
+        Whose p-values and q-values these are: 'additive', or with ``interaction=`` also 'interaction' and 'joint'.
+    context
+        One of several contexts.
     path
         Of the file with the pairs, where they were written to one that has moved since.
 
@@ -49,7 +57,7 @@ def eqtl(
     Raises
     ------
     KeyError
-        If there is no result under `key`, or no such gene.
+        If there is no result under `key`, no such gene or context, or no test of an interaction.
     FileNotFoundError
         If the pairs are in a file that is gone.
 
@@ -64,20 +72,29 @@ def eqtl(
     check_adata(adata)
     if level not in LEVELS:
         raise ValueError(f"level: must be one of {', '.join(map(repr, LEVELS))}, received {level!r}")
+    if test not in TESTS:
+        raise ValueError(f"test: must be one of {', '.join(map(repr, TESTS))}, received {test!r}")
     table, genes = read_eqtl(adata, key, level, None if path is None else Path(path))
+    check_interaction(genes, key, test, context)
     chosen = None
     if gene is not None:
         chosen = [gene] if isinstance(gene, str) else [str(name) for name in gene]
         for name in chosen:
             if name not in genes.index:
                 raise KeyError(f"gene={name!r}: not among the genes of key={key!r}; {hint(name, genes.index)}")
+    found = genes if context is None else genes[genes["context"] == context]
     if max_q_value is not None:
-        found = list(genes.index[genes["q_value"] <= max_q_value])
-        chosen = found if chosen is None else [name for name in chosen if name in set(found)]
+        found = found[found[prefixed(test, "q_value")] <= max_q_value]
+        chosen = list(found.index) if chosen is None else [name for name in chosen if name in set(found.index)]
     if isinstance(table, Path):
-        return read_pairs(table, chosen, max_p_value)
+        # Filtered while it is read, where that is of the first p-value.
+        table = read_pairs(table, chosen, max_p_value if test == "additive" else None)
     if chosen is not None:
         table = table[table["gene"].isin(chosen)]
+    if context is not None:
+        table = table[table["context"] == context]
+    if max_q_value is not None and "context" in table:
+        table = table[of_same(table, found)]
     if max_p_value is not None:
-        table = table[table["p_value"] <= max_p_value]
+        table = table[table[prefixed(test, "p_value")] <= max_p_value]
     return table if level == "gene" else table.reset_index(drop=True)

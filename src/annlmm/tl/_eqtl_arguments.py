@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from annlmm._slots.access import received
+from annlmm.model.eqtl_interaction import SLOPES
 
 
 def check_choice(argument: str, value: Any, choices: tuple[str, ...]) -> None:
@@ -66,3 +67,25 @@ def check_conditional(conditional: Any, window: int | None) -> None:
         raise TypeError(f"conditional: must be True or False, received {received(conditional)}")
     if conditional and window is None:
         raise ValueError("conditional=True: signals are those in a window; with window=None pass conditional=False")
+
+
+def check_interaction(
+    donor_slopes: Any, *, window: int | None, permutations: int, conditional: bool, reml: bool
+) -> None:
+    """What goes with contexts."""
+    check_choice("donor_slopes", donor_slopes, SLOPES)
+    if window is None:
+        raise ValueError("interaction: is tested for the variants in a window; with window=None leave interaction out")
+    if permutations:
+        raise ValueError(
+            f"permutations={permutations}: neither labels nor residuals of donors are exchangeable under an interaction; with interaction= pass "
+            "permutations=0, genes have the combination of their p-values (ACAT)"
+        )
+    if conditional:
+        raise ValueError(
+            "conditional=True: signals are those of additive effects; with interaction= pass conditional=False"
+        )
+    if not reml:
+        raise ValueError(
+            "reml=False: models with contexts are fitted by restricted likelihood; with interaction= pass reml=True"
+        )

@@ -17,12 +17,14 @@ from annlmm.model.eqtl_genes import GeneLevel
 from annlmm.tl._eqtl_arguments import (
     check_choice,
     check_conditional,
+    check_interaction,
     check_missing_call,
     check_number,
     check_permutations,
     check_window,
 )  # fmt: skip
 from annlmm.tl._eqtl_genotype import Genotypes
+from annlmm.tl._eqtl_interaction import map_interactions, set_up_interaction
 from annlmm.tl._eqtl_places import check_pairs, cis_windows, gene_status, place_both
 from annlmm.tl._eqtl_run import run_cis, run_conditional, run_trans
 from annlmm.tl._eqtl_setup import DEFAULT, Default, make_permute, set_up
@@ -44,6 +46,8 @@ def map_eqtl(
     covariates: Any = None,
     kernel: str | Default | None = DEFAULT,
     relatedness: Any = None,
+    interaction: Any = None,
+    donor_slopes: str = "random",
     reml: bool = True,
     variance: str = "screen",
     threshold: float = 1e-4,
@@ -94,6 +98,16 @@ def map_eqtl(
     relatedness
         Of the donors, in place of `kernel`: a DataFrame named by them, such as ``al.get.kernel(genotype)``, or the key of a
         kernel in `genotype`.
+    interaction
+        Contexts that a variant's effect may depend on: a column of ``expression.obs`` (a number such as pseudotime, or of two levels), a key
+        of its `.obsm` (every column is a context), one column of it (``"X_pca[0]"``), or a list of these. Every variant is then
+        tested by itself (additive), its product with the context given both (interaction), and the two together (joint), one context at a
+        time; all contexts are covariates. A context that varies within donors is split into the donor's mean, a covariate, and the
+        deviation from it, whose product with the variant is tested.
+    donor_slopes
+        How donors differ in their response to a context that varies within them: 'random', a random slope per donor beside the
+        intercept, of a variance that is estimated; 'two-stage', one slope per donor, regressed on the genotype, for the interaction;
+        'none', which takes slopes for equal and finds far too many interactions where they are not.
     reml
         Restricted (default) or full maximum likelihood for the null models.
     variance
@@ -148,7 +162,7 @@ def map_eqtl(
     Notes
     -----
     Variance components of all genes: Patterson & Thompson (1971). Tests at the null's γ: Kang et al. (2010); degrees of freedom:
-    Satterthwaite (1946). Permutations with beta approximation: Ongen et al. (2016), FastQTL; with a kernel or over cells of the
+    Satterthwaite (1946), jointly Fai & Cornelius (1996). Permutations with beta approximation: Ongen et al. (2016), FastQTL; with a kernel or over cells of the
     whitened residuals (Huh & Jhun 2001). Combination of p-values: Liu & Xie (2020). q-values: Storey (2002).
 
     Examples
@@ -157,6 +171,9 @@ def map_eqtl(
     >>> cells, genotype = al.datasets.sc_eqtl(30, 20, 12, n_vars=300, n_eqtl=4, n_secondary=0, n_interaction=0)
     >>> al.tl.map_eqtl(cells, genotype, "donor_id", layer="logcounts", covariates=["age", "sex"])
     >>> al.get.eqtl(cells, level="gene").shape[0]
+    12
+    >>> al.tl.map_eqtl(cells, genotype, "donor_id", layer="logcounts", interaction="pseudotime", key_added="context")
+    >>> al.get.eqtl(cells, "context", level="gene", test="interaction", max_q_value=1.0).shape[0]
     12
     """
     start = perf_counter()
@@ -180,10 +197,28 @@ def map_eqtl(
     matrix, dosages = feature_matrix(expression, layer), feature_matrix(genotype, genotype_layer)
     columns = np.flatnonzero(boolean_mask(expression, mask_var, "var", "mask_var"))
     genes, variants, note = place_both(expression, genotype, trans=trans)
+    features = Features(expression, matrix, missing)
+    if interaction is not None:
+        check_interaction(
+            donor_slopes, window=window, permutations=permutations, conditional=bool(conditional), reml=bool(reml)
+        )
+        contexts = set_up_interaction(
+            expression, genotype, donor_key, interaction, covariates, kernel, relatedness, features, columns,
+            slopes=donor_slopes,
+        )  # fmt: skip
+        given = {
+            "donor_key": donor_key, "layer": layer, "genotype_layer": genotype_layer, "mask_var": mask_text(mask_var),
+            "window": window, "min_maf": min_maf, "variance": variance, "threshold": threshold, "df": df, "missing": missing,
+            "missing_call": missing_call, "donor_slopes": donor_slopes, "output": None if path is None else str(path.resolve()),
+        }  # fmt: skip
+        return map_interactions(
+            expression, genotype, setup=contexts, matrix=dosages, columns=columns, places=(genes, variants, note),
+            params=given, path=path, key_added=key_added, copy=copy,
+        )  # fmt: skip
     names = PairColumns(genes, variants, trans)
 
     setup = set_up(
-        expression, genotype, donor_key, covariates, kernel, relatedness, Features(expression, matrix, missing), columns,
+        expression, genotype, donor_key, covariates, kernel, relatedness, features, columns,
         reml=bool(reml), orthonormal=permutations > 0,
     )  # fmt: skip
     grouped = setup.several and setup.space.k > 0 and df == "satterthwaite"
