@@ -459,6 +459,23 @@ def test_moderation_has_the_nominal_size_and_gains_power(icc):
     assert power[True] > power[False] + 0.1
 
 
+def test_moderation_leaves_genes_that_are_all_donors():
+    """One gene in twenty is nearly constant within donors: among these, too, the size is nominal.
+
+    A gene beyond the last node of the prior would be tested at a γ far too low: at h² = 0.99 in four of five.
+    """
+    rng = np.random.default_rng(11)
+    adata = null_genes(12, 0.05, 4000, seed=12)
+    donor = adata.obs["donor"].astype(int).to_numpy()
+    few = slice(0, 200)
+    adata.X[:, few] = np.sqrt(0.99) * rng.standard_normal((12, 200))[donor] + 0.1 * adata.X[:, few]
+    al.tl.differential(adata, "ill", moderate=True)
+    p = adata.var["de_p_value"].to_numpy()
+    # 4 binomial standard errors of 200
+    assert (p[few] < 0.05).mean() < 0.05 + 4 * np.sqrt(0.05 * 0.95 / 200)
+    assert abs((p[200:] < 0.05).mean() - 0.05) < 4 * np.sqrt(0.05 * 0.95 / 3800) + 0.005
+
+
 def test_moderation_of_genes_that_differ():
     """Half of the genes without variance between donors, the others with an ICC of Beta(1, 9)."""
     rng = np.random.default_rng(7)
@@ -705,3 +722,18 @@ def test_small_airway_genes(realdata_dir, df):
     if df == "satterthwaite":  # an independent dense fit, whose search on values leaves 5e-7 in log γ
         np.testing.assert_allclose(table["beta"], gemma["chk_beta1"], rtol=1e-7)
         np.testing.assert_allclose(table["standard_error"], gemma["chk_se1"], rtol=1e-6)
+
+
+def test_counts_are_told(caplog):
+    """Whole numbers as responses: the transform was probably forgotten."""
+    adata = al.datasets.donors(n_donors=6, n_genes=20)
+    al.pp.kernel_group(adata, "donor_id")
+    for call in (
+        lambda **o: al.tl.differential(adata, "condition", **o),
+        lambda **o: al.tl.variance_components(adata, **o),
+    ):
+        caplog.clear()
+        call(layer="logcounts")
+        assert "look like counts" not in caplog.text
+        call()
+        assert "the features look like counts (whole numbers from 0 to" in caplog.text

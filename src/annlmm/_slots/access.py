@@ -169,9 +169,10 @@ def numeric(values: Any, name: str) -> NDArray[np.float64]:
             converted = pd.to_numeric(series, errors="coerce")
             if converted.notna().sum() == series.notna().sum() and not any(isinstance(v, str) for v in series):
                 return np.asarray(converted.to_numpy(dtype=np.float64))
-        raise TypeError(
-            f"{name}: must be numeric, received dtype {series.dtype}; make numbers of it, e.g. (column == 'level').astype(float)"
-        )
+        parsed = pd.to_numeric(series.astype(object), errors="coerce")
+        text = series.notna().any() and parsed.notna().sum() == series.notna().sum()
+        remedy = "pd.to_numeric(column)" if text else "(column == 'level').astype(float)"
+        raise TypeError(f"{name}: must be numeric, received dtype {series.dtype}; make numbers of it, e.g. {remedy}")
     if series.dtype.kind == "c":
         raise TypeError(f"{name}: must be real, received dtype {series.dtype}")
     return np.asarray(series.to_numpy(dtype=np.float64, na_value=np.nan))

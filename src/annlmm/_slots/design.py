@@ -140,6 +140,8 @@ def read_covariates(adata: AnnData, covariates: Any) -> Covariates:
         )
     for name in names:
         if name not in adata.obs.columns and name not in adata.obsm:
+            if re.search(r"[+*:]|\b[CQ]\(", name):
+                raise KeyError(f"covariates: {name!r} is no name; a formula begins with '~', as in '~ {name.strip()}'")
             raise KeyError(
                 f"covariates: {name!r} is neither a column of adata.obs nor a key of adata.obsm; {hint(name, [*adata.obs.columns, *adata.obsm])}"
             )

@@ -144,7 +144,11 @@ FIELDS: tuple[Field, ...] = (
             "dict",
             "test, also (other tests), variance, threshold, df, layer, mask, missing, loco, gamma, number tested, null",
         ),
-        ("loco_fits", "DataFrame", "with loco=: chromosome, phenotype and the scalars of its null fit, one row each"),
+        (
+            "loco_fits",
+            "DataFrame",
+            "with loco=: chromosome, phenotype and the scalars of its null fit, one row each (no interval and p-value of h²: NaN)",
+        ),
     ),
     *_rows(
         "variance_components",

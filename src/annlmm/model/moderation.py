@@ -28,9 +28,9 @@ from annlmm.model.responses_tests import Coefficients, TermTests, log_f_sf_joint
 
 Float = NDArray[np.float64]
 
-# From a γ that differs from 0 in no way that data could show to one where nothing but K is left.
-# Wider steps than that are above nominal with 100 groups, narrower ones change nothing.
-LOWEST, HIGHEST, STEP = 0.02, 30.0, 0.2
+# From a γ that differs from 0 in no way that data could show to one where nothing but K is left: a gene beyond the last
+# node would be tested at a γ far too low. Wider steps are above nominal with 100 groups, narrower ones change nothing.
+LOWEST, HIGHEST, STEP = 0.02, 1e5, 0.2
 # Genes of every γ that the prior counts beside those that are there, over the whole grid: few genes don't settle it.
 PSEUDO_GENES = 5.0
 MAX_STEPS = 300

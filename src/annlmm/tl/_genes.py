@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
 
+from annlmm._settings import logger
 from annlmm._slots.access import received
+from annlmm.blocks import fetch
 from annlmm.model.association import STATUS
 from annlmm.model.basis import Basis, GroupBasis
 from annlmm.model.null import NullModel
@@ -20,6 +23,8 @@ from annlmm.model.weights import weigh_features, weigh_reduction
 from annlmm.tl._pass import Features, collect_statistics
 
 MISSING = ("mean", "raise")
+# Rows and columns that are looked at before a pass.
+CORNER = 200
 Float = NDArray[np.float64]
 Index = NDArray[np.intp]
 
@@ -89,6 +94,7 @@ def gene_statistics(
 
     With `root`, the square roots of weights, rows are multiplied by them, once the features are shifted if they may be.
     """
+    warn_of_counts(features, rows, columns, description)
     reduction = make_reduction(my, model.design, model.basis, model.space)
     if root is not None:
         reduction = weigh_reduction(reduction, root, spans_constant=shift)
@@ -100,6 +106,21 @@ def gene_statistics(
         return feature_statistics(filled, my, model.design, model.basis, model.space), empty
 
     return collect_statistics(features, rows, columns, reduction, again, description)
+
+
+def warn_of_counts(features: Features, rows: Index, columns: Index, description: str) -> None:
+    """Say so where a corner of the features is whole numbers: their transform was probably forgotten."""
+    if not rows.size or not columns.size:
+        return
+    corner = fetch(features.matrix, rows[:CORNER], columns[:CORNER])
+    values = np.asarray(corner.data if sparse.issparse(corner) else corner, dtype=np.float64)
+    with np.errstate(invalid="ignore"):
+        counts = values.size and values.max() > 2 and values.min() >= 0 and (values == np.floor(values)).all()
+    if counts:
+        logger.warning(
+            f"{description}: the features look like counts (whole numbers from 0 to {values.max():.0f}); transform them first "
+            "(sc.pp.normalize_total, sc.pp.log1p), or name the layer that is, e.g. layer='logcounts'"
+        )
 
 
 def member_statistics(
