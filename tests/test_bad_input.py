@@ -258,9 +258,9 @@ def test_kernel_precomputed(base, what, arguments, error, message):
 
 FIT = [
     *KEYS, *masks("mask_obs", "obs", N),
-    ("key of a kernel", {"key_added": "grm"}, ValueError, r"key_added='grm': adata\.uns\['grm'\] holds something else; choose another key"),
-    ("key of its kernel", {"key_added": "kernel"}, ValueError, r"key_added='kernel': adata\.uns\['kernel'\] holds something else"),
-    ("key of a scan", {"key_added": "scan"}, ValueError, r"key_added='scan': adata\.uns\['scan'\] holds something else"),
+    ("key of a kernel", {"key_added": "grm"}, ValueError, r"key_added='grm': adata\.uns\['grm'\] holds a kernel; choose another key"),
+    ("key of its kernel", {"key_added": "kernel"}, ValueError, r"key_added='kernel': adata\.uns\['kernel'\] holds a kernel"),
+    ("key of a scan", {"key_added": "scan"}, ValueError, r"key_added='scan': adata\.uns\['scan'\] holds results of associate"),
     ("own output", {"phenotype": "lmm_residual"}, ValueError, r"key_added='lmm': 'lmm_residual' is read by this fit and would be overwritten; choose another key"),
     ("own output in a list", {"phenotype": ["y", "lmm_blup"]}, ValueError, r"key_added='lmm': 'lmm_blup' is read by this fit"),
     ("own output as covariate", {"covariates": ["lmm_phenotype"]}, ValueError, r"key_added='lmm': 'lmm_phenotype' is read by this fit"),
@@ -326,8 +326,8 @@ NULL_KEYS = [
 ]  # fmt: skip
 ASSOCIATE = [
     *NULL_KEYS, *KEYS, *LAYERS, *masks("mask_var", "var", M),
-    ("key of a kernel overwritten", {"key_added": "grm"}, ValueError, r"key_added='grm': adata\.uns\['grm'\] holds something else; choose another key"),
-    ("key of another null model", {"key_added": "ols"}, ValueError, r"key_added='ols': adata\.uns\['ols'\] holds something else; choose another key"),
+    ("key of a kernel overwritten", {"key_added": "grm"}, ValueError, r"key_added='grm': adata\.uns\['grm'\] holds a kernel; choose another key"),
+    ("key of another null model", {"key_added": "ols"}, ValueError, r"key_added='ols': adata\.uns\['ols'\] holds a null model; choose another key"),
     ("test", {"test": "t"}, ValueError, r"test: must be one of 'wald', 'lrt', 'score', received 't'"),
     ("test None", {"test": None}, ValueError, r"test: must be one of .*, received None"),
     ("test of a list", {"test": ["wald", "Wald"]}, ValueError, r"test: must be one of .*, received 'Wald'"),

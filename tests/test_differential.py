@@ -592,7 +592,7 @@ def test_round_trip(cells, tmp_path, fmt, moderate):
         ("condition", {"moderate": True, "reml": False}, ValueError, "leave df and reml as they are"),
         ("condition", {"moderate": True, "kernel": None}, ValueError, "name a kernel"),
         ("condition", {"kernel": "other"}, KeyError, "kernel='other'"),
-        ("condition", {"key_added": "kernel"}, ValueError, "holds something else"),
+        ("condition", {"key_added": "kernel"}, ValueError, "holds a kernel"),
         ("condition", {"layer": "raw"}, KeyError, "layer='raw'"),
         ("condition", {"missing": "drop"}, ValueError, "missing: must be one of"),
     ],
@@ -617,7 +617,7 @@ def test_nothing_there(cells):
         al.get.differential(cells, levels=True)
     with pytest.raises(KeyError, match="no result of al.tl.variance_components"):
         al.get.variance_components(cells, "de")
-    with untouched(cells), pytest.raises(ValueError, match="holds something else"):
+    with untouched(cells), pytest.raises(ValueError, match="holds a kernel"):
         al.tl.variance_components(cells, key_added="de")
 
 

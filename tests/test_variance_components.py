@@ -219,7 +219,7 @@ def test_round_trip(cells, tmp_path, fmt):
         ({"reml": 1}, TypeError, "reml: must be True or False"),
         ({"rng": None}, TypeError, "rng: must be a whole number"),
         ({"rng": -1}, ValueError, "rng: must be at least 0"),
-        ({"key_added": "kernel"}, ValueError, "holds something else"),
+        ({"key_added": "kernel"}, ValueError, "holds a kernel"),
         ({"key_added": "a/b"}, ValueError, "without '/'"),
         ({"covariates": "gone"}, ValueError, "no row has all covariates"),
     ],

@@ -195,3 +195,22 @@ def storable(value: Any) -> Any:
     if isinstance(value, np.floating):
         return float(value)
     return value
+
+
+# What tells the entries of `.uns` that are ours from each other.
+_MARKS = {
+    "kind": "a kernel",
+    "beta_covariance": "a null model",
+    "association": "results of associate",
+    "variance_components": "results of variance_components",
+    "differential": "results of differential",
+    "pairs": "results of map_eqtl",
+}
+
+
+def taken(adata: AnnData, key: str) -> ValueError:
+    """The error of a key whose entry of `.uns` is another function's, or someone else's."""
+    entry = adata.uns[key]
+    marks = [what for mark, what in _MARKS.items() if isinstance(entry, Mapping) and mark in entry]
+    what = marks[0] if marks else "something else"
+    return ValueError(f"key_added={key!r}: adata.uns[{key!r}] holds {what}; choose another key")

@@ -12,7 +12,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from annlmm._slots.access import SCHEMA_VERSION, hint, storable, write_slots
+from annlmm._slots.access import SCHEMA_VERSION, hint, storable, taken, write_slots
 from annlmm._slots.pair import Genes, Variants
 from annlmm._slots.parquet import ROW_GROUP, PairFile
 from annlmm._slots.results import adjust
@@ -201,7 +201,7 @@ def check_eqtl_key(adata: AnnData, key: str) -> None:
     """The key must be free, or that of an earlier mapping."""
     entry = adata.uns.get(key)
     if entry is not None and not _is_eqtl(entry):
-        raise ValueError(f"key_added={key!r}: adata.uns[{key!r}] holds something else; choose another key")
+        raise taken(adata, key)
 
 
 def _is_eqtl(entry: Any) -> bool:

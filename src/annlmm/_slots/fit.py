@@ -12,7 +12,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy.special import stdtr
 
-from annlmm._slots.access import SCHEMA_VERSION, hint, storable, write_slots
+from annlmm._slots.access import SCHEMA_VERSION, hint, storable, taken, write_slots
 from annlmm._slots.kernel import read_basis
 from annlmm._slots.schema import fields_of
 from annlmm.model.design import make_design
@@ -179,7 +179,7 @@ def check_null_key(adata: AnnData, key: str, variables: Sequence[str]) -> None:
     """The key must not be that of something else, nor the fields those that are read."""
     entry = adata.uns.get(key)
     if entry is not None and not (isinstance(entry, Mapping) and "beta_covariance" in entry):
-        raise ValueError(f"key_added={key!r}: adata.uns[{key!r}] holds something else; choose another key")
+        raise taken(adata, key)
     for name in variables:
         if name in {f"{key}_{field}" for field in ("design", "phenotype", "blup", "residual")}:
             raise ValueError(

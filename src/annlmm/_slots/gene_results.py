@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from annlmm._slots.access import SCHEMA_VERSION, hint, storable, write_slots
+from annlmm._slots.access import SCHEMA_VERSION, hint, storable, taken, write_slots
 from annlmm._slots.schema import fields_of
 from annlmm.model.association import STATUS
 
@@ -33,7 +33,7 @@ def check_result_key(adata: AnnData, key: str, owner: str) -> None:
     """The key must be free, or that of an earlier result of the same function."""
     entry = adata.uns.get(key)
     if entry is not None and not (isinstance(entry, Mapping) and owner in entry):
-        raise ValueError(f"key_added={key!r}: adata.uns[{key!r}] holds something else; choose another key")
+        raise taken(adata, key)
 
 
 def write_gene_results(

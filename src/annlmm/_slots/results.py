@@ -10,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from annlmm._slots.access import hint, storable, write_slots
+from annlmm._slots.access import hint, storable, taken, write_slots
 from annlmm._slots.schema import fields_of
 from annlmm.model.association import STATUS, Association
 from annlmm.model.hypothesis import TESTS
@@ -59,7 +59,7 @@ def check_prefix(adata: AnnData, prefix: str, null_key: str) -> None:
     if prefix == null_key or entry is None:
         return
     if not isinstance(entry, Mapping) or "association" not in entry or "beta_covariance" in entry:
-        raise ValueError(f"key_added={prefix!r}: adata.uns[{prefix!r}] holds something else; choose another key")
+        raise taken(adata, prefix)
 
 
 def write_association(
