@@ -617,7 +617,7 @@ def test_nothing_there(cells):
         al.get.differential(cells, levels=True)
     with pytest.raises(KeyError, match="no result of al.tl.variance_components"):
         al.get.variance_components(cells, "de")
-    with untouched(cells), pytest.raises(ValueError, match="holds a kernel"):
+    with untouched(cells), pytest.raises(ValueError, match="holds results of differential"):
         al.tl.variance_components(cells, key_added="de")
 
 
