@@ -26,7 +26,14 @@ SLOPES = {
     interaction.TWO_STAGE: ("#009E73", "D"),
     interaction.NONE: ("#D55E00", "X"),
 }
-QUANTILES = ("#0072B2", "#56B4E9", "#009E73", "#CC79A7", "#D55E00")
+# In the order of `_eqtl_permutation.settings`.
+QUANTILES = {
+    "pseudobulk, unrelated": "#0072B2",
+    "cells, unrelated": "#56B4E9",
+    "pseudobulk, families, K": "#009E73",
+    "cells, families, K": "#CC79A7",
+    "pseudobulk, families, least squares": "#D55E00",
+}
 POWERS = {CELLS: ("#0072B2", "o", -0.18), PSEUDOBULK: ("#999999", "P", 0.0), ENOUGH: ("#E69F00", "^", 0.18)}
 ICC, LEVEL = 0.05, 2
 LOWEST = 0.02
@@ -60,6 +67,7 @@ def _nominal(ax: Any, error: float) -> None:
     ax.axhline(1, color="0.3", lw=1, zorder=1)
     ax.set_yscale("log")
     ax.yaxis.set_major_formatter("{x:g}×")
+    ax.yaxis.set_minor_formatter("")
 
 
 def _sizes(ax: Any, tallies: dict[tuple[int, float], Tally]) -> None:
@@ -75,6 +83,7 @@ def _sizes(ax: Any, tallies: dict[tuple[int, float], Tally]) -> None:
         ax.errorbar(
             at + 0.09 * (k - 1.5), np.maximum(ratio, LOWEST), (low, error), color=color, marker=marker, ms=7, lw=1.2, mec="white", label=label
         )  # fmt: skip
+    ax.set_yticks([0.1, 0.2, 0.5, 1, 2, 5])
     ax.set_xticks(at, [str(d) for d in donors])
     ax.set_xlabel("donors")
     ax.set_ylabel(f"false positives at p < {level:g}\nover their expected number")
@@ -93,7 +102,7 @@ def _quantiles(ax: Any, p_values: dict[str, Float]) -> None:
         expected, -np.log10(beta.ppf(0.025, rank, size + 1 - rank)), -np.log10(beta.ppf(0.975, rank, size + 1 - rank)), color="0.87", lw=0
     )  # fmt: skip
     ax.plot([0, expected[0]], [0, expected[0]], color="0.3", lw=1)
-    for (name, p), color in zip(p_values.items(), QUANTILES, strict=True):
+    for p, (name, color) in zip(p_values.values(), QUANTILES.items(), strict=True):
         own = -np.log10((np.arange(p.size) + 0.5) / p.size)
         ax.plot(own, -np.log10(np.sort(p)), ".", ms=4, color=color, label=name)
     ax.set_ylim(0, 1.7 * expected[0])

@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
+from _eqtl_related import FAMILY, effects, genotypes
 from _page import Page
+from _simulate import make_layout
 from anndata import AnnData
 from numpy.typing import NDArray
 
@@ -13,8 +16,7 @@ import annlmm as al
 
 Float = NDArray[np.float64]
 
-N_DONORS, GENES, VARIANTS, PERMUTATIONS = 100, 1500, 2000, 1000
-COVARIATES = ["age", "sex"]
+N_DONORS, GENES, VARIANTS, PERMUTATIONS, ICC = 100, 3000, 2000, 1000, 0.3
 LEVELS = (0.01, 0.05, 0.1, 0.5)
 RELATED = {"relatedness": "kernel"}
 
@@ -22,16 +24,16 @@ RELATED = {"relatedness": "kernel"}
 def settings(genes: int) -> dict[str, tuple[AnnData, AnnData, str | None, dict[str, Any]]]:
     """Expression, genotype, donor key and options by name."""
     found: dict[str, tuple[AnnData, AnnData, str | None, dict[str, Any]]] = {}
-    size = {"n_vars": VARIANTS, "n_eqtl": 0, "n_secondary": 0, "n_interaction": 0, "icc": 0.3}
-    for name, options in {
-        "unrelated donors": {},
-        "families of 4, polygenic": {"family_size": 4, "rho": 1.0},
-    }.items():
-        cells, genotype = al.datasets.sc_eqtl(N_DONORS, 30, genes, **size, **options, rng=7)
-        al.pp.kernel_grm(genotype)
-        bulk = al.pp.pseudobulk(cells, "donor_id", layer="logcounts", min_cells=1)
-        cells.X = cells.layers["logcounts"]
-        if not options:
+    for family, name in ((1, "unrelated donors"), (FAMILY, f"families of {FAMILY}")):
+        genotype, places = genotypes(N_DONORS, genes, VARIANTS, 2, family, [family, 7])
+        rng = np.random.default_rng([family, 8])
+        donor = make_layout(N_DONORS, rng).donor
+        x = rng.standard_normal((donor.size, genes), dtype=np.float32) * np.float32(np.sqrt(1 - ICC))
+        x += (np.sqrt(ICC) * effects(genotype, genes, family > 1, rng)).astype(np.float32)[donor]
+        obs = pd.DataFrame({"donor_id": pd.Categorical.from_codes(donor, categories=genotype.obs_names)})
+        cells = AnnData(x, obs=obs.set_axis(obs.index.astype(str), axis=0), var=places)
+        bulk = al.pp.pseudobulk(cells, "donor_id")
+        if family == 1:
             found[f"pseudobulk, {name}: least squares, labels permuted"] = bulk, genotype, None, {}
             found[f"cells, {name}: default, residuals permuted"] = cells, genotype, "donor_id", {}
         else:
@@ -50,9 +52,7 @@ def gene_level(report: Page, genes: int) -> dict[str, Float]:
     )  # fmt: skip
     found = {}
     for name, (expression, genotype, donor, options) in settings(genes).items():
-        al.tl.map_eqtl(
-            expression, genotype, donor, covariates=COVARIATES, permutations=PERMUTATIONS, **options,
-        )  # fmt: skip
+        al.tl.map_eqtl(expression, genotype, donor, permutations=PERMUTATIONS, **options)
         table = al.get.eqtl(expression, level="gene")
         p, acat = (table[column].dropna().to_numpy() for column in ("p_beta", "p_acat"))
         test = kstest(p, "uniform")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,7 +17,7 @@ import annlmm as al
 
 Float = NDArray[np.float64]
 
-LEVELS = (0.05, 0.001, 0.0001)
+LEVELS = (0.05, 0.001, 0.0001, 0.00001)
 DONORS = (50, 100, 200)
 ICCS = (0.0, 0.05, 0.3)
 DATA_SETS, GENES, VARIANTS = 3, 1000, 1000
@@ -118,12 +118,19 @@ def tally(data_sets: Iterator[tuple[AnnData, AnnData]], covariates: list[str] | 
     return found
 
 
-def tables(report: Page, rows: dict[str, Tally]) -> None:
-    """One table per level."""
-    for i, level in enumerate(LEVELS):
+def tables(
+    report: Page,
+    rows: dict[str, Tally],
+    methods: Sequence[str] = METHODS,
+    *,
+    levels: Sequence[float] = LEVELS,
+    what: str,
+) -> None:
+    """One table per level; `what` says what names the rows."""
+    for i, level in enumerate(levels):
         report.text(f"Size at p < {level:g} over {level:g}:")
-        report.table("donors, ICC", "pairs", "error", *METHODS)
+        report.table(what, "pairs", "error", *methods)
         for label, found in rows.items():
-            cells = [found.cell(method, i) for method in METHODS]
-            report.row(label, f"{found.tested[DEFAULT]:,}", f"±{found.error(DEFAULT)[i]:.3f}", *cells)
+            cells = [found.cell(method, i) for method in methods]
+            report.row(label, f"{found.tested[methods[0]]:,}", f"±{found.error(methods[0])[i]:.3f}", *cells)
         report.end()

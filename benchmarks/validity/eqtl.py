@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import _eqtl_interaction as interaction
 import _eqtl_permutation as permutation
 import _eqtl_power as power
+import _eqtl_related as related
 import _eqtl_size as size
 import numpy as np
 from _common import start
@@ -33,7 +34,7 @@ def false_positives(report: Page, small: bool) -> dict[tuple[int, float], size.T
         f"## Degrees of freedom\n\nNull genes × {size.VARIANTS} independent variants with a frequency of 0.1 to 0.5, all pairs; {number} data sets of {genes} genes, each with donors of new sizes (lognormal, 10 to 300 cells, "
         "median 55). Gaussian genes of one ICC, or log-normalised counts (`al.datasets.sc_eqtl` without eQTLs, about 50 cells per donor, ICC 0.2 on average; variants there are in linkage disequilibrium). "
         "*Residual df* is n − p − 1 over cells, at the null's γ (what airqtl computes) or with γ estimated again for every pair. *Pseudobulk* is least squares on the donors' means, *cells, least squares* "
-        "takes cells for independent. The standard error is that between genes, since the pairs of a gene share its γ̂, and no less than the binomial one."
+        "takes cells for independent. The default estimates γ again below 1e-4 at the null's γ: there a pair has to be below the level twice. The standard error is that between genes, since the pairs of a gene share its γ̂, and no less than the binomial one."
     )
     found, rows = {}, {}
     for n_donors in size.DONORS:
@@ -43,15 +44,23 @@ def false_positives(report: Page, small: bool) -> dict[tuple[int, float], size.T
         counts = size.null_counts(n_donors, 1, genes)
         rows[f"{n_donors}, counts"] = size.tally(counts, ["age", "sex", "batch"])
         said(f"size, {n_donors} donors, counts")
-    size.tables(report, rows)
+    size.tables(report, rows, what="donors, ICC")
+    number, genes = (1, 30) if small else (related.DATA_SETS, related.GENES)
+    report.text(
+        f"### Pseudobulk of related donors\n\nFamilies of {related.FAMILY}, h² = {related.H_SQ} of their GRM, {number} data sets of {genes} genes × {related.VARIANTS} variants in linkage disequilibrium; Gaussian. "
+        "The GRM as K, by `variance`, with n − p − 1 degrees of freedom; and least squares, which knows of no relatives."
+    )
+    rows = {str(n_donors): related.tally(n_donors, number, genes) for n_donors in related.DONORS}
+    size.tables(report, rows, tuple(related.OPTIONS), what="donors")
+    said("size, related donors")
     return found
 
 
 def permutations(report: Page, small: bool) -> dict[str, np.ndarray]:
     genes = 30 if small else permutation.GENES
     report.text(
-        f"## Permutations\n\n{permutation.N_DONORS} donors, {genes} null genes, log-normalised counts of about 30 cells per donor (pseudobulk: their means), windows of some 400 variants in linkage disequilibrium; the gene-level p-value (`p_beta`) of "
-        f"{permutation.PERMUTATIONS} permutations. Families share a polygenic effect of all variants (`rho=1`, ICC 0.3). Shares of p-values below a level over the level "
+        f"## Permutations\n\n{permutation.N_DONORS} donors, {genes} null genes, Gaussian with an ICC of {permutation.ICC}, cells per donor as above (pseudobulk: their means), windows of some 400 variants in linkage disequilibrium; the gene-level p-value (`p_beta`) of "
+        f"{permutation.PERMUTATIONS} permutations. Effects of the donors are independent, or in families of {related.FAMILY} follow their GRM, which is then K. Shares of p-values below a level over the level "
         f"(standard error {np.sqrt(0.99 / 0.01 / genes):.2f} at 0.01, {np.sqrt(0.95 / 0.05 / genes):.2f} at 0.05, {np.sqrt(0.9 / 0.1 / genes):.2f} at 0.1, {np.sqrt(1 / genes):.2f} at 0.5), and of the combination of the gene's p-values (ACAT), which is meant for small levels."
     )
     found = permutation.gene_level(report, genes)
@@ -105,17 +114,20 @@ def interactions(report: Page, small: bool) -> dict[tuple[int, float], size.Tall
         for slope in interaction.SLOPES:
             found[n_donors, slope] = interaction.tally(interaction.null_slopes(n_donors, slope, number, genes))
             said(f"interaction, {n_donors} donors, slope {slope:g}")
-    interaction.sizes(report, found)
+    rows = {f"{n_donors}, {slope:g}": tally for (n_donors, slope), tally in found.items()}
+    size.tables(
+        report, rows, tuple(interaction.OPTIONS), levels=interaction.LEVELS, what="donors, slope variance over τ²"
+    )
     number, genes = (1, 40) if small else (interaction.POWER_DATA_SETS, interaction.POWER_GENES)
     report.text(
         f"Interactions of `al.datasets.sc_eqtl` with pseudotime (0.6 to 1.2 natural logs per allele from its beginning to its end), 50 cells per donor, {number} data sets of {genes} genes; a gene is called where the q of its interaction is at most {power.FDR}. "
         "A false discovery rate above that is no gain of power."
     )
-    rows = {}
+    powers = {}
     for n_donors, slope in interaction.POWER:
-        rows[n_donors, slope] = interaction.simulated(n_donors, slope, number, genes)
+        powers[n_donors, slope] = interaction.simulated(n_donors, slope, number, genes)
         said(f"interaction, power, slope {slope:g}")
-    interaction.power(report, rows)
+    interaction.power(report, powers)
     return found
 
 
