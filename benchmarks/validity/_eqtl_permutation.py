@@ -16,17 +16,17 @@ import annlmm as al
 
 Float = NDArray[np.float64]
 
-N_DONORS, GENES, VARIANTS, PERMUTATIONS, ICC = 100, 3000, 2000, 1000, 0.3
+N_DONORS, DATA_SETS, GENES, VARIANTS, PERMUTATIONS, ICC = 100, 4, 1000, 2000, 1000, 0.3
 LEVELS = (0.01, 0.05, 0.1, 0.5)
 RELATED = {"relatedness": "kernel"}
 
 
-def settings(genes: int) -> dict[str, tuple[AnnData, AnnData, str | None, dict[str, Any]]]:
-    """Expression, genotype, donor key and options by name."""
+def settings(genes: int, number: int) -> dict[str, tuple[AnnData, AnnData, str | None, dict[str, Any]]]:
+    """Expression, genotype, donor key and options by name, of one data set."""
     found: dict[str, tuple[AnnData, AnnData, str | None, dict[str, Any]]] = {}
     for family, name in ((1, "unrelated donors"), (FAMILY, f"families of {FAMILY}")):
-        genotype, places = genotypes(N_DONORS, genes, VARIANTS, 2, family, [family, 7])
-        rng = np.random.default_rng([family, 8])
+        genotype, places = genotypes(N_DONORS, genes, VARIANTS, 2, family, [number, family])
+        rng = np.random.default_rng([number, family, 1])
         donor = make_layout(N_DONORS, rng).donor
         x = rng.standard_normal((donor.size, genes), dtype=np.float32) * np.float32(np.sqrt(1 - ICC))
         x += (np.sqrt(ICC) * effects(genotype, genes, family > 1, rng)).astype(np.float32)[donor]
@@ -43,23 +43,26 @@ def settings(genes: int) -> dict[str, tuple[AnnData, AnnData, str | None, dict[s
     return found
 
 
-def gene_level(report: Page, genes: int) -> dict[str, Float]:
+def gene_level(report: Page, genes: int, data_sets: int) -> dict[str, Float]:
     """The table; p-values by setting."""
     from scipy.stats import kstest
 
+    found: dict[str, list[pd.DataFrame]] = {}
+    for number in range(data_sets):
+        for name, (expression, genotype, donor, options) in settings(genes, number).items():
+            al.tl.map_eqtl(expression, genotype, donor, permutations=PERMUTATIONS, rng=number, **options)
+            found.setdefault(name, []).append(al.get.eqtl(expression, level="gene")[["p_beta", "p_acat"]].dropna())
     report.table(
         "data and test", "genes", *(f"p ≤ {level:g}" for level in LEVELS), "Kolmogorov–Smirnov", "its p", *(f"ACAT ≤ {level:g}" for level in LEVELS[:2])
     )  # fmt: skip
-    found = {}
-    for name, (expression, genotype, donor, options) in settings(genes).items():
-        al.tl.map_eqtl(expression, genotype, donor, permutations=PERMUTATIONS, **options)
-        table = al.get.eqtl(expression, level="gene")
-        p, acat = (table[column].dropna().to_numpy() for column in ("p_beta", "p_acat"))
+    out = {}
+    for name, parts in found.items():
+        table = pd.concat(parts)
+        p, acat = table["p_beta"].to_numpy(), table["p_acat"].to_numpy()
         test = kstest(p, "uniform")
         shares = [f"{np.mean(p <= level) / level:.2f}" for level in LEVELS]
-        report.row(
-            name, p.size, *shares, f"{test.statistic:.3f}", f"{test.pvalue:.2g}", *(f"{np.mean(acat <= level) / level:.2f}" for level in LEVELS[:2])
-        )  # fmt: skip
-        found[name] = p
+        combined = [f"{np.mean(acat <= level) / level:.2f}" for level in LEVELS[:2]]
+        report.row(name, p.size, *shares, f"{test.statistic:.3f}", f"{test.pvalue:.2g}", *combined)
+        out[name] = p
     report.end()
-    return found
+    return out

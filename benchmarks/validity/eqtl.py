@@ -57,13 +57,13 @@ def false_positives(report: Page, small: bool) -> dict[tuple[int, float], size.T
 
 
 def permutations(report: Page, small: bool) -> dict[str, np.ndarray]:
-    genes = 30 if small else permutation.GENES
+    number, genes = (1, 30) if small else (permutation.DATA_SETS, permutation.GENES)
     report.text(
-        f"## Permutations\n\n{permutation.N_DONORS} donors, {genes} null genes, Gaussian with an ICC of {permutation.ICC}, cells per donor as above (pseudobulk: their means), windows of some 400 variants in linkage disequilibrium; the gene-level p-value (`p_beta`) of "
+        f"## Permutations\n\n{permutation.N_DONORS} donors, {number} data sets of {genes} null genes, Gaussian with an ICC of {permutation.ICC}, cells per donor as above (pseudobulk: their means), windows of some 400 variants in linkage disequilibrium; the gene-level p-value (`p_beta`) of "
         f"{permutation.PERMUTATIONS} permutations. Effects of the donors are independent, or in families of {related.FAMILY} follow their GRM, which is then K. Shares of p-values below a level over the level "
-        f"(standard error {np.sqrt(0.99 / 0.01 / genes):.2f} at 0.01, {np.sqrt(0.95 / 0.05 / genes):.2f} at 0.05, {np.sqrt(0.9 / 0.1 / genes):.2f} at 0.1, {np.sqrt(1 / genes):.2f} at 0.5), and of the combination of the gene's p-values (ACAT), which is meant for small levels."
+        f"(standard error {np.sqrt(0.99 / 0.01 / (number * genes)):.2f} at 0.01, {np.sqrt(0.95 / 0.05 / (number * genes)):.2f} at 0.05, {np.sqrt(0.9 / 0.1 / (number * genes)):.2f} at 0.1, {np.sqrt(1 / (number * genes)):.2f} at 0.5), and of the combination of the gene's p-values (ACAT), which is meant for small levels."
     )
-    found = permutation.gene_level(report, genes)
+    found = permutation.gene_level(report, genes, number)
     said("permutations")
     return found
 
