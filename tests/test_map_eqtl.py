@@ -6,6 +6,7 @@ import re
 
 import anndata as ad
 import numpy as np
+import oracle
 import pandas as pd
 import pytest
 from helpers import assert_same, messages, relatedness, snapshot, untouched
@@ -129,6 +130,38 @@ class TestAgainstAssociate:
             assert al.get.eqtl(
                 al.tl.map_eqtl(bulk, genotype, covariates=["age"], relatedness=kinship, copy=True), level="gene"
             ).loc[gene, "h_sq"] == pytest.approx(h_sq, abs=1e-7)
+
+    @pytest.mark.parametrize("variance", ["null", "refit"])
+    def test_donor_degrees_of_freedom_on_pseudobulk(self, bulk, genotype, variance):
+        """`df="satterthwaite"`: expected information at the null's γ, lmerTest's observed information at a γ of its own."""
+        kinship = relatedness(list(genotype.obs_names))
+        options = {"variance": variance, "df": "satterthwaite", "relatedness": kinship, "min_maf": 0.1}
+        out = al.tl.map_eqtl(bulk, genotype, covariates=["age"], copy=True, **options)
+        assert out.uns["eqtl"]["params"]["df"] == "satterthwaite"
+        found, level = al.get.eqtl(out), al.get.eqtl(out, level="gene")
+        shared = [name for name in bulk.obs_names if name in set(genotype.obs_names)]
+        dosage = np.array(genotype[shared].X, dtype=np.float64)
+        dosage = np.where(np.isnan(dosage), np.nanmean(dosage, axis=0), dosage)
+        k = kinship.loc[shared, shared].to_numpy()
+        contrast, compared = np.array([0.0, 0.0, 1.0]), 0
+        for gene, rows in found.groupby("gene", observed=True):
+            y = bulk[shared].to_df()[gene].to_numpy(dtype=np.float64)
+            for row in rows.itertuples():
+                snp = dosage[:, genotype.var_names.get_loc(row.variant)]
+                x = np.column_stack([np.ones(len(shared)), bulk[shared].obs["age"], snp])
+                fit = oracle.fit(y, x, k) if variance == "refit" else None
+                gamma = level.loc[gene, "gamma"] if fit is None else fit.gamma
+                if row.p_value < 1e-4 or not 1e-3 < gamma < 1e3:
+                    continue  # the null's γ refitted where T ≥ ν; bounds are tested in test_exact
+                if fit is None:
+                    nu = oracle.satterthwaite(y, x, k, contrast, gamma, 1.0, expected=True)
+                else:
+                    nu = oracle.satterthwaite(y, x, k, contrast, fit.sigma_sq, fit.tau_sq)
+                # γ̂ of the oracle is good to 1e-6 or so, and ν is a ratio of its second derivatives.
+                assert row.df == pytest.approx(min(nu, len(shared) - 3), rel=1e-4)
+                assert row.p_value == pytest.approx(2 * stats.t.sf(abs(row.statistic), row.df), rel=1e-9)
+                compared += 1
+        assert compared > 20
 
 
 class TestLeastSquares:

@@ -15,11 +15,12 @@ import annlmm as al
 Float = NDArray[np.float64]
 
 DONORS, DATA_SETS, GENES, VARIANTS, FAMILY, H_SQ = (50, 100, 200), 2, 1000, 1000, 4, 0.3
-SCREEN = "screen (default)"
+RELATED = {"relatedness": "kernel"}
 OPTIONS = {
-    SCREEN: {"relatedness": "kernel"},
-    '`variance="null"`': {"relatedness": "kernel", "variance": "null"},
-    '`variance="refit"`': {"relatedness": "kernel", "variance": "refit"},
+    '`df="satterthwaite"`': {"df": "satterthwaite", **RELATED},
+    "n − p − 1, screen (default)": RELATED,
+    'n − p − 1, `variance="null"`': {"variance": "null", **RELATED},
+    'n − p − 1, `variance="refit"`': {"variance": "refit", **RELATED},
     "least squares": {},
 }
 

@@ -48,7 +48,7 @@ def false_positives(report: Page, small: bool) -> dict[tuple[int, float], size.T
     number, genes = (1, 30) if small else (related.DATA_SETS, related.GENES)
     report.text(
         f"### Pseudobulk of related donors\n\nFamilies of {related.FAMILY}, h² = {related.H_SQ} of their GRM, {number} data sets of {genes} genes × {related.VARIANTS} variants in linkage disequilibrium; Gaussian. "
-        "The GRM as K, by `variance`, with n − p − 1 degrees of freedom; and least squares, which knows of no relatives."
+        "The GRM as K, with the degrees of freedom of cells or, by `variance`, n − p − 1 as in `al.tl.associate`; and least squares, which knows of no relatives."
     )
     rows = {str(n_donors): related.tally(n_donors, number, genes) for n_donors in related.DONORS}
     size.tables(report, rows, tuple(related.OPTIONS), what="donors")

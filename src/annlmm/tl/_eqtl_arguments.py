@@ -15,6 +15,11 @@ def check_choice(argument: str, value: Any, choices: tuple[str, ...]) -> None:
         raise ValueError(f"{argument}: must be one of {', '.join(map(repr, choices))}, received {value!r}")
 
 
+def default_df(df: str | None, several: bool) -> str:
+    """The rule for the degrees of freedom: what was asked for; else that of donors over cells, and that of `associate` without."""
+    return df or ("satterthwaite" if several else "residual")
+
+
 def check_number(argument: str, value: Any, low: float, high: float, *, open_low: bool = False) -> float:
     """A number in [low, high], or (low, high]."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):

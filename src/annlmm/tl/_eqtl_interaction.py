@@ -35,6 +35,7 @@ from annlmm.model.null import NullModel
 from annlmm.model.parallel import map_blocks
 from annlmm.model.scan import clean_copy
 from annlmm.model.statistics import FeatureStatistics, feature_statistics
+from annlmm.tl._eqtl_arguments import default_df
 from annlmm.tl._eqtl_genotype import Genotypes
 from annlmm.tl._eqtl_interaction_context import DonorContexts, read_contexts, sources, split_contexts
 from annlmm.tl._eqtl_places import check_pairs, cis_windows, gene_status
@@ -240,7 +241,7 @@ def map_interactions(
     start = perf_counter()
     genes, variants, note = places
     names = InteractionColumns(genes, variants, False, setup.contexts.names)
-    grouped = setup.several and setup.intercept and params["df"] == "satterthwaite"
+    grouped = setup.intercept and default_df(params["df"], setup.several) == "satterthwaite"
     mapper = InteractionMapper(grouped, params["variance"], params["threshold"])
     testable = np.isin(setup.status[0], (OK, BOUNDARY, NOT_CONVERGED))
     windows, order = cis_windows(genes, variants, columns[testable], params["window"])

@@ -22,6 +22,7 @@ from annlmm.tl._eqtl_arguments import (
     check_number,
     check_permutations,
     check_window,
+    default_df,
 )  # fmt: skip
 from annlmm.tl._eqtl_genotype import Genotypes
 from annlmm.tl._eqtl_interaction import map_interactions, set_up_interaction
@@ -51,7 +52,7 @@ def map_eqtl(
     reml: bool = True,
     variance: str = "screen",
     threshold: float = 1e-4,
-    df: str = "satterthwaite",
+    df: str | None = None,
     missing: str = "mean",
     missing_call: float | None = None,
     permutations: int = 0,
@@ -116,8 +117,9 @@ def map_eqtl(
     threshold
         p-value below which 'screen' refits, and with ``window=None`` pairs are kept.
     df
-        Degrees of freedom of t over cells: 'satterthwaite', which follow the number of donors, or 'residual', n−p−1, whose
-        size is wrong in both directions (for comparison with other programs). On pseudobulk they are n−p−1, which is right there.
+        Degrees of freedom of t: 'satterthwaite', which follow what the donors say of γ̂, or 'residual', n−p−1. Left out: the
+        former over cells, where n−p−1 is wrong in both directions; the latter on pseudobulk, as in `al.tl.associate` and GEMMA. With
+        a kernel on pseudobulk and fewer than some hundred donors 'satterthwaite' is the better calibrated (see the page on eQTL). Without a kernel they are the same.
     missing
         'mean' fills the missing values of a gene with its mean over the rows used; 'raise' refuses them by name.
     missing_call
@@ -185,7 +187,8 @@ def map_eqtl(
     min_maf = check_number("min_maf", min_maf, 0.0, 0.5)
     threshold = check_number("threshold", threshold, 0.0, 1.0, open_low=True)
     check_choice("variance", variance, VARIANCES)
-    check_choice("df", df, DEGREES)
+    if df is not None:
+        check_choice("df", df, DEGREES)
     check_reml(reml)
     check_missing(missing)
     check_seed(rng)
@@ -221,7 +224,7 @@ def map_eqtl(
         expression, genotype, donor_key, covariates, kernel, relatedness, features, columns,
         reml=bool(reml), orthonormal=permutations > 0,
     )  # fmt: skip
-    grouped = setup.several and setup.space.k > 0 and df == "satterthwaite"
+    grouped = setup.space.k > 0 and default_df(df, setup.several) == "satterthwaite"
     mapper = Mapper(setup.model.space, setup.space, grouped, variance, threshold)
     fitted = np.flatnonzero(np.isfinite(setup.genes.gamma))
     level = GeneLevel.empty(expression.n_vars)
