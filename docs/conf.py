@@ -144,7 +144,7 @@ def write_tutorials() -> None:
 def write_figures() -> None:
     """generated/: the figures of the benchmarks that pages show."""
     (DOCS / "generated").mkdir(exist_ok=True)
-    for name in ("differential.png",):
+    for name in ("differential.png", "eqtl_validity.png"):
         shutil.copyfile(ROOT / "benchmarks" / "results" / name, DOCS / "generated" / name)
 
 

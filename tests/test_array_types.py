@@ -321,11 +321,11 @@ def test_an_interrupt_in_the_middle_leaves_adata_as_it_was(monkeypatch):
         adata = adata_of(None, "group")
         calls = []
 
-        def interrupted(*arguments, calls=calls, real=_pass.as_float):
+        def interrupted(*arguments, calls=calls, real=_pass.as_float, **options):
             calls.append(1)
             if len(calls) == 2:
                 raise KeyboardInterrupt
-            return real(*arguments)
+            return real(*arguments, **options)
 
         monkeypatch.setattr("annlmm.tl._pass.as_float", interrupted)
         monkeypatch.setattr("annlmm.blocks._dask.as_float", interrupted)

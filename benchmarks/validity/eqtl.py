@@ -64,6 +64,10 @@ def permutations(report: Page, small: bool) -> dict[str, np.ndarray]:
         f"(standard error {np.sqrt(0.99 / 0.01 / (number * genes)):.2f} at 0.01, {np.sqrt(0.95 / 0.05 / (number * genes)):.2f} at 0.05, {np.sqrt(0.9 / 0.1 / (number * genes)):.2f} at 0.1, {np.sqrt(1 / (number * genes)):.2f} at 0.5), and of the combination of the gene's p-values (ACAT), which is meant for small levels."
     )
     found = permutation.gene_level(report, genes, number)
+    report.text(
+        f"ACAT over windows of {permutation.WINDOW_VARIANTS} such variants and more null genes, least squares: shares over the level. Its Cauchy tail holds for small p, whatever the dependence; above, neighbours that agree make it too small."
+    )
+    permutation.combined(report, 2 if small else 80)
     said("permutations")
     return found
 

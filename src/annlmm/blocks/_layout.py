@@ -83,8 +83,8 @@ def is_range(index: Index) -> bool:
     return index.size > 0 and int(index[-1]) - int(index[0]) == index.size - 1
 
 
-def as_float(array: Any) -> Any:
-    """Float64 of a numpy array; sparse values may stay float32, which is exact and half as large."""
+def as_float(array: Any, *, single: bool = False) -> Any:
+    """Float64 of a numpy array; sparse values, and others if `single`, may stay float32, which is exact and half as large."""
     if isinstance(array, np.ndarray):
-        return np.asarray(array, dtype=np.float64)
+        return np.asarray(array, dtype=np.float32 if single and array.dtype == np.float32 else np.float64)
     return array if array.dtype in (np.float32, np.float64) else array.astype(np.float64)

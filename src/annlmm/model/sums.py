@@ -110,7 +110,7 @@ class RowPart:
         elif shifted:
             sums = self._in_strips(block, pivot)
         else:
-            sums = self._dense(block)
+            sums = self._dense(np.asarray(block, dtype=np.float64))
         columns = np.flatnonzero(~np.isfinite(sums.square))
         gaps = np.isnan(block[:, columns])
         if not gaps.any():

@@ -163,7 +163,7 @@ def _over_rows(
         pivot = _pivot(features.matrix, rows, tile.columns) if reduction.spans_constant and not how.sparse else None
 
         def sums_of(block: Any, tile: Tile = tile, pivot: Float | None = pivot) -> tuple[float, Sums]:
-            values = as_float(fetch(features.matrix, rows[block.start : block.stop], tile.columns))
+            values = as_float(fetch(features.matrix, rows[block.start : block.stop], tile.columns), single=True)
             share = (block.stop - block.start) / rows.size
             return share, reduction.rows.part(block.start, block.stop).sums(values, pivot)
 
