@@ -65,7 +65,7 @@ def permutations(report: Page, small: bool) -> dict[str, np.ndarray]:
     )
     found = permutation.gene_level(report, genes, number)
     report.text(
-        f"ACAT over windows of {permutation.WINDOW_VARIANTS} such variants and more null genes, least squares: shares over the level. Its Cauchy tail holds for small p, whatever the dependence; above, neighbours that agree make it too small."
+        f"ACAT over windows of {permutation.WINDOW_VARIANTS} such variants and more null genes, least squares: shares over the level. Its Cauchy tail is exact in the limit of small p, whatever the dependence; at these levels the dependence of neighbours still shows."
     )
     permutation.combined(report, 2 if small else 80)
     said("permutations")
