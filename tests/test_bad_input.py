@@ -10,6 +10,8 @@ import anndata as ad
 import numpy as np
 import pandas as pd
 import pytest
+from bad_input_cases import CASES
+from bad_input_cases import prepared as prepared_pair
 from helpers import cohort, relatedness, untouched
 from scipy import sparse
 
@@ -152,7 +154,7 @@ GRM = [
     ("standardize", {"standardize": "yes"}, TypeError, r"standardize: must be True or False, received 'yes'"),
     ("scale", {"scale": None}, TypeError, r"scale: must be True or False, received None"),
     ("infinite", {"layer": "infinite"}, ValueError, r"the variants hold infinite values; set missing calls to NaN"),
-    ("negative", {"layer": "minus"}, ValueError, r"min_maf=0\.01: the values are not dosages \(they range from -2 to .*not 0 to 2; missing calls must be NaN\); recode them, or pass min_maf=0"),
+    ("negative", {"layer": "minus"}, ValueError, r"min_maf=0\.01: the values are not dosages \(they range from -2 to .*not 0 to 2\); missing calls must be NaN or named: missing_call=-2, if that is what -2 stands for"),
     ("constant", {"layer": "constant"}, ValueError, r"none of 12 variants is left: all are monomorphic"),
     ("missing", {"layer": "missing"}, ValueError, r"none of 12 variants is left: all are monomorphic"),
 ]  # fmt: skip
@@ -296,7 +298,7 @@ FIT = [
     ("several kernels", {"kernel": ["kernel", "grm"]}, TypeError, r"kernel: must be the key of a kernel or None, received \['kernel', 'grm'\] of type list; sums of several kernels are not available"),
     ("kernel values", {"kernel": np.eye(N)}, TypeError, r"kernel: must be the key of a kernel or None, received array"),
     ("kernel False", {"kernel": False}, TypeError, r"kernel: must be the key of a kernel or None, received False of type bool"),
-    ("absorbed", {"covariates": ["donor"]}, ValueError, r"kernel: absorbed by the covariates .*drop those covariates, or use kernel=None"),
+    ("absorbed", {"covariates": ["donor"]}, ValueError, r"kernel: absorbed by the covariates \('donor' alone: .*drop 'donor', or use kernel=None"),
     ("reml", {"reml": "yes"}, TypeError, r"reml: must be True or False, received 'yes'"),
     ("gamma text", {"gamma": "1"}, TypeError, r"gamma: must be a number, received '1' of type str"),
     ("gamma True", {"gamma": True}, TypeError, r"gamma: must be a number, received True of type bool"),
@@ -372,6 +374,24 @@ def test_get(base, what, call, error, message):
     check(base, lambda: call(base), error, message)
 
 
+@pytest.fixture(scope="module")
+def originals() -> tuple[ad.AnnData, ad.AnnData]:
+    al.settings.progress = False
+    return prepared_pair()
+
+
+@pytest.mark.parametrize(
+    ("function", "what", "call", "error", "message"), CASES, ids=[f"{case[0]}, {case[1]}" for case in CASES]
+)
+def test_other_functions(originals, function, what, call, error, message):
+    a, g = (adata.copy() for adata in originals)
+    with untouched(a), untouched(g), pytest.raises(error) as caught:
+        call(a, g)
+    text = str(caught.value.args[0]) if isinstance(caught.value, KeyError) else str(caught.value)
+    assert message in text
+    assert len(text) < 700, "a message is read"
+
+
 FUNCTIONS = {
     "kernel_grm": al.pp.kernel_grm,
     "kernel_group": lambda a: al.pp.kernel_group(a, "donor"),
@@ -432,9 +452,54 @@ def test_kernels_that_cannot_be_told_from_the_residual():
     al.tl.fit_null(adata, "y", gamma=1.0)  # nothing is estimated
 
 
+def test_masked_arrays_are_refused():
+    adata = cohort()
+    adata.layers["masked"] = np.ma.masked_array(np.ones(adata.shape), mask=np.eye(*adata.shape, dtype=bool))
+    al.tl.fit_null(adata, "y", kernel=None)
+    check(
+        adata, lambda: al.tl.associate(adata, layer="masked"), TypeError, r"layer 'masked': is a masked array, .*filled"
+    )
+
+
+def test_hints_leave_out_what_annlmm_wrote():
+    adata = cohort()
+    own = [*adata.obs.columns, "y_blup"]
+    adata.obs["y_blup"] = 0.0  # a name like ours, without the others
+    al.pp.kernel_grm(adata, key_added="grm")
+    al.tl.fit_null(adata, "y", gamma=1.0, kernel="grm")
+    al.tl.associate(adata)
+    al.tl.variance_components(adata, kernel="grm")
+    with pytest.raises(KeyError) as error:
+        al.tl.fit_null(adata, "zzz")
+    names = str(error.value).split("known: ")[1]
+    assert names == ", ".join(map(repr, [*own, *(key for key in adata.obsm if key not in ("grm", "lmm_design"))])) + '"'
+    with pytest.raises(
+        KeyError, match="mask_var='zzz': no such column in adata.var; there is none|known: (?!.*lmm_|.*varcomp_)"
+    ):
+        al.tl.associate(adata, mask_var="zzz")
+    with pytest.raises(KeyError, match="did you mean 'y_blup'"):
+        al.tl.fit_null(adata, "lmm_blupp")
+
+
 def test_the_tables_are_long_enough():
-    tables = (GRM, GROUP, LINEAR, PRECOMPUTED, FIT, ASSOCIATE, GET)
-    assert sum(len(table) for table in tables) > 150
+    others = [[case[1:] for case in CASES if case[0] == name] for name in dict.fromkeys(case[0] for case in CASES)]
+    tables = (GRM, GROUP, LINEAR, PRECOMPUTED, FIT, ASSOCIATE, GET, *others)
+    assert sum(len(table) for table in tables) > 450
+    public = {
+        f"{module.__name__.split('.')[-1]}.{name}"
+        for module in (al.pp, al.tl, al.get, al.pl, al.io, al.datasets)
+        for name in module.__all__
+    }
+    seen = {case[0] for case in CASES} | {
+        "kernel_grm",
+        "kernel_group",
+        "kernel_linear",
+        "kernel_precomputed",
+        "fit_null",
+        "associate",
+    }
+    seen |= {"get.kernel", "get.null_model", "get.association"}
+    assert {name for name in public if name not in seen and name.split(".")[1] not in seen} == set()
     for table in tables:
         names = [case[0] for case in table]
         assert len(set(names)) == len(names)

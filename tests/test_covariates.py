@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -224,7 +222,10 @@ def test_several_phenotypes_share_the_coding(adata):
     fit(adata, ["batch"], "y2")
     with (
         untouched(adata),
-        pytest.raises(ValueError, match=r"phenotype 'y2': covariates 'batch\[T\.c\]': zero in every row that is used"),
+        pytest.raises(
+            ValueError,
+            match=r"phenotype 'y2': covariates 'batch\[T\.c\]': zero in every row that is used; drop it, or fit 'y2' by itself",
+        ),
     ):
         fit(adata, ["batch"], ["y", "y2"])
 
@@ -292,13 +293,26 @@ REFUSED = [
         ValueError,
         r"a formula has no left-hand side here, the phenotype is its own argument; start it with '~'",
     ),
-    ("~ nope", ValueError, r"covariates='~ nope': .*`nope` is not present .* name columns of adata\.obs"),
+    (
+        "~ nope",
+        ValueError,
+        r"covariates='~ nope': 'nope' is neither a column of adata\.obs nor a key of adata\.obsm; (known|did you mean)",
+    ),
+    ("~ sex + agee", ValueError, r"covariates='~ sex \+ agee': 'agee' is neither a column .*; did you mean 'age'"),
+    (
+        "~ np.log(agee)",
+        ValueError,
+        r"covariates='~ np\.log\(agee\)': 'agee' is neither a column .*; did you mean 'age'",
+    ),
+    ("~ poly(agee, 2)", ValueError, r"covariates='~ poly\(agee, 2\)': 'agee' is neither a column"),
+    ("~ logarithm(age)", ValueError, r"'logarithm' is no function that a formula knows; .* numpy \(np\.log1p\)"),
+    ("~ one level", ValueError, r"Missing operator between `one` and `level`.*; write `one level` in backticks"),
     ("~ age +", ValueError, r"covariates='~ age \+': Operator `\+` has .* ~ age \+; name columns"),
     ("~ age ~ sex", ValueError, r"covariates='~ age ~ sex': Operator `~` is incorrectly used"),
     ("~ age | sex", ValueError, r"covariates='~ age \| sex': has several parts; join them with '\+'"),
     ("~ .", ValueError, r"covariates='~ \.': "),
     ("~ 0", ValueError, r"covariates: received no columns; the model needs at least one fixed effect"),
-    ("~ np.ones(3)", ValueError, r"covariates='~ np\.ones\(3\)': Length of values \(3\)"),
+    ("~ np.array([1, 2, 3])", ValueError, r"covariates='~ np\.array\(\[1, 2, 3\]\)': Length of values \(3\)"),
     ("~ lag(age)", ValueError, r"covariates 'lag\(age\)': NaN or infinite values"),
     ("~ C(donor) + C(donor):C(batch):X_pca", ValueError, r"covariates .*: zero in every row that is used; drop it"),
 ]
@@ -332,11 +346,9 @@ def test_a_formula_from_a_file_is_never_evaluated(adata, tmp_path, fmt):
     al.tl.associate(adata)
     expected = al.get.association(adata)
     text = ATTACK.format(path=str(evil))
-    # as a user's own text it runs: it is Python
-    with contextlib.suppress(ValueError):
+    with pytest.raises(ValueError, match="is not evaluated"):
         al.tl.fit_null(adata, "y", covariates=text, kernel=None, copy=True)
-    assert evil.exists()
-    evil.unlink()
+    assert not evil.exists()
     adata.uns["lmm"]["params"]["covariates"] = text
     adata.uns["lmm"]["params"]["phenotype"] = text
     adata.uns["lmm"]["beta"]["term"] = adata.uns["lmm"]["beta"]["term"].cat.rename_categories({"age": text})
@@ -358,6 +370,6 @@ def test_a_formula_from_a_file_is_never_evaluated(adata, tmp_path, fmt):
 
 def test_a_formula_sees_adata_and_numpy_only(adata):
     secret = 1.0
-    with untouched(adata), pytest.raises(ValueError, match="`secret` is not present"):
+    with untouched(adata), pytest.raises(ValueError, match="'secret' is neither a column of adata.obs"):
         fit(adata, "~ age + secret")
     assert secret == 1.0

@@ -102,6 +102,29 @@ def test_without_a_kernel_it_is_least_squares(cells):
     np.testing.assert_allclose(table["p_value"], expected.pvalue, rtol=1e-8)
 
 
+def test_at_h_sq_one_it_is_least_squares_on_k():
+    """No residual: β and its standard error are those of V = K, to rounding."""
+    rng = np.random.default_rng(0)
+    k = oracle.random_kernel(rng, 40)
+    x = np.column_stack([np.ones(40), rng.standard_normal(40)])
+    adata = AnnData(np.linalg.cholesky(k) @ rng.standard_normal((40, 30)))
+    adata.obs["x"] = x[:, 1]
+    al.pp.kernel_precomputed(adata, k)
+    al.tl.differential(adata, "x")
+    at_one = np.flatnonzero(adata.var["de_h_sq"] == 1)
+    assert at_one.size > 3
+    inverse = np.linalg.inv(k)
+    c = np.linalg.inv(x.T @ inverse @ x)
+    for j in at_one:
+        y = adata.X[:, j]
+        beta = c @ x.T @ inverse @ y
+        e = y - x @ beta
+        # cond(K) is about 1e4 on the dense side.
+        assert adata.var["de_beta"].iloc[j] == pytest.approx(beta[1], rel=1e-9)
+        se = np.sqrt(e @ inverse @ e / 38 * c[1, 1])
+        assert adata.var["de_standard_error"].iloc[j] == pytest.approx(se, rel=1e-9)
+
+
 def test_levels_contrasts_and_references(cells):
     """Every way to ask for the same comparison."""
     al.tl.differential(cells, "stage")
@@ -724,7 +747,7 @@ def test_small_airway_genes(realdata_dir, df):
         np.testing.assert_allclose(table["standard_error"], gemma["chk_se1"], rtol=1e-6)
 
 
-def test_counts_are_told(caplog):
+def test_counts_are_told():
     """Whole numbers as responses: the transform was probably forgotten."""
     adata = al.datasets.donors(n_donors=6, n_genes=20)
     al.pp.kernel_group(adata, "donor_id")
@@ -732,8 +755,9 @@ def test_counts_are_told(caplog):
         lambda **o: al.tl.differential(adata, "condition", **o),
         lambda **o: al.tl.variance_components(adata, **o),
     ):
-        caplog.clear()
-        call(layer="logcounts")
-        assert "look like counts" not in caplog.text
-        call()
-        assert "the features look like counts (whole numbers from 0 to" in caplog.text
+        with messages("warning") as seen:
+            call(layer="logcounts")
+        assert not any("look like counts" in line for line in seen)
+        with messages("warning") as seen:
+            call()
+        assert any("the features look like counts (whole numbers from 0 to" in line for line in seen)

@@ -19,7 +19,7 @@ from annlmm.model.eqtl_cis import Mapper, Pairs, Windows, make_windows, runs, ti
 from annlmm.model.eqtl_conditional import Step, independent_signals
 from annlmm.model.eqtl_genes import GeneLevel
 from annlmm.model.eqtl_permutation import Permutations, beta_approximation, fit_beta, learn_df, p_of
-from annlmm.model.eqtl_trans import TransSummary, TransTests
+from annlmm.model.eqtl_trans import BINS, HIGHEST, TransSummary, TransTests
 from annlmm.model.eqtl_variants import MONOMORPHIC, RARE, UNCALLED, NotDosages, VariantBlock, project_calls, read_calls
 from annlmm.model.null import NullModel
 from annlmm.model.responses import coordinates, fit_responses
@@ -375,6 +375,13 @@ class TestTrans:
         # Wallace's z² at the median is good to 1e-3 for ν ≥ 8, and here ν is 10 to 20; bins are 0.004 wide.
         assert summary.lambda_gc == pytest.approx(exact, abs=0.02)
 
+    @pytest.mark.parametrize("place", [0, 1, 5])
+    def test_lambda_when_all_is_in_one_bin(self, place):
+        """The middle of that bin."""
+        summary = TransSummary.empty(1)
+        summary.histogram[place] = 10
+        assert summary.lambda_gc == pytest.approx((place + 0.5) * HIGHEST / BINS / stats.chi2.ppf(0.5, 1), rel=1e-12)
+
     def test_best_of_genes_without_a_pair_that_is_kept(self):
         data = Data("bulk_ols", genes=4, variants=50)
         found = data.all_pairs()
@@ -536,8 +543,10 @@ class TestCombination:
         assert cauchy_combination(p) == pytest.approx(3e-300, rel=1e-9)  # one of three tests
 
     def test_one_is_guarded(self):
-        p = np.array([1e-6, 1.0, 0.4, 0.7])
-        assert cauchy_combination(p) == pytest.approx(cauchy_combination(np.array([1e-6, 0.75, 0.4, 0.7])))
+        expected = cauchy_combination(np.array([1e-6, 0.75, 0.4, 0.7]))
+        # An effect of 0 that comes out as 1e-15 of its standard error has a p of 1 but for rounding: the same.
+        for one in (1.0, 1 - 1e-16, 1 - 1e-14):
+            assert cauchy_combination(np.array([1e-6, one, 0.4, 0.7])) == pytest.approx(expected)
         # Next to 1 nothing is changed: such a p is evidence for the null, and counts as what it is.
         near = np.array([1e-6, 1 - 1e-9, 0.4, 0.7])
         assert cauchy_combination(near) == pytest.approx(stats.cauchy.sf(stats.cauchy.isf(near).mean()), rel=1e-6)
@@ -546,6 +555,15 @@ class TestCombination:
         assert cauchy_combination(np.array([np.nan, 0.03])) == 0.03
         assert cauchy_combination(np.array([1.0])) == 1.0
         assert np.isnan(cauchy_combination(np.array([np.nan, np.nan])))
+
+    def test_storey_at_the_ends(self):
+        q, pi0 = storey_q_value(np.full(3, np.nan))
+        assert (np.isnan(q).all(), pi0) == (True, 1.0)
+        # No p-value is large, which says nothing about how many nulls there are: those of Benjamini and Hochberg.
+        p = np.linspace(1e-4, 0.04, FEWEST)
+        q, pi0 = storey_q_value(p)
+        assert pi0 == 1.0
+        np.testing.assert_allclose(q, stats.false_discovery_control(p), rtol=1e-12)
 
     def test_storey(self):
         rng = np.random.default_rng(0)

@@ -227,6 +227,34 @@ def test_size_of_donor_level_features(icc: float) -> None:
     assert size["residual"] < size["satterthwaite"]
 
 
+@pytest.mark.parametrize("varies_within", [False, True])
+def test_donor_degrees_of_freedom_are_satterthwaite_s(varies_within: bool) -> None:
+    """At the null's γ from the expected information, at the feature's own γ from the observed one, with the feature in the model."""
+    rng = np.random.default_rng(12)
+    codes, y = cells(rng, 15, 0.3)
+    a = rng.binomial(2, 0.4, (15, 4)).astype(float)[codes]
+    if varies_within:  # of a cell or two
+        a[:2] += 0.5
+    x = np.column_stack([np.ones(codes.size), rng.standard_normal(codes.size)])
+    adata = AnnData(a)
+    adata.obs["donor"], adata.obs["y"], adata.obs["cell"] = [f"d{c}" for c in codes], y + 0.3 * a[:, 0], x[:, 1]
+    al.pp.kernel_group(adata, "donor")
+    al.tl.fit_null(adata, "y", covariates="cell")
+    al.tl.associate(adata)
+    al.tl.associate(adata, variance="refit", key_added="refit")
+    k, response, contrast = oracle.group_kernel(codes), adata.obs["y"].to_numpy(), np.array([0.0, 0.0, 1.0])
+    for j in range(4):
+        design = np.column_stack([x, a[:, j]])
+        expected = oracle.satterthwaite(response, design, k, contrast, adata.uns["lmm"]["gamma"], 1.0, expected=True)
+        # Complex steps and inverses of V, of condition number below 100.
+        assert adata.var["lmm_df"].iloc[j] == pytest.approx(expected, rel=1e-8)
+        row = adata.var.iloc[j]
+        assert 0 < row["refit_h_sq"] < 1
+        observed = oracle.satterthwaite(response, design, k, contrast, row["refit_sigma_sq"], row["refit_tau_sq"])
+        # γ̂ of a refit is good to 1e-9.
+        assert row["refit_df"] == pytest.approx(observed, rel=1e-6)
+
+
 def test_contrast_df_is_at_most_the_residual_one() -> None:
     rng = np.random.default_rng(9)
     codes, y = cells(rng, 8, 0.2)
@@ -305,3 +333,19 @@ def test_one_imputed_or_mislabelled_cell_does_not_change_the_degrees_of_freedom(
         assert 7 < df[0] < 12
         assert (df[1:3] < 20).all()
         assert df[3] == codes.size - 2
+
+
+def test_few_unequal_groups_are_refitted_in_the_tail() -> None:
+    """600,000 null tests: T/ν at the null's γ gave 122 p-values below 1e-4, the smallest 3e-9; 60 and 2e-6 are expected."""
+    rng = np.random.default_rng(0)
+    codes = np.repeat(np.arange(10), [2, 2, 2, 3, 3, 4, 5, 7, 9, 13])
+    adata = AnnData(rng.standard_normal((10, 2000))[codes])
+    adata.obs["group"] = codes.astype(str)
+    adata.obsm["y"] = rng.standard_normal((50, 300))
+    al.pp.kernel_group(adata, "group")
+    al.tl.fit_null(adata, "y", variance_test=False)
+    al.tl.associate(adata)
+    p = np.asarray(adata.varm["lmm_p_value"])
+    # With the refit it is conservative; five standard errors above 60 would be 99.
+    assert (p < 1e-4).sum() < 99
+    assert p.min() > 1e-7

@@ -135,7 +135,7 @@ def test_bad_input():
             al.pp.inverse_normal(adata, offset=offset)
     with pytest.raises(TypeError, match="offset: must be a number, received 'blom'"):
         al.pp.inverse_normal(adata, offset="blom")
-    with pytest.raises(ValueError, match="holds infinite values; set them to NaN"):
+    with pytest.raises(ValueError, match="infinite values; set them to NaN"):
         al.pp.inverse_normal(adata)
     with pytest.raises(KeyError, match="layer='log': not in adata.layers"):
         al.pp.inverse_normal(adata, layer="log")

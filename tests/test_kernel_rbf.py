@@ -520,8 +520,9 @@ BAD = [
     ({"length_scale": "median"}, TypeError, r"length_scale: must be a number or a list of numbers, received 'median' of type str"),
     ({"length_scale": [1.0, None]}, TypeError, r"length_scale: must be a number or a list of numbers, received None"),
     ({"length_scale": True}, TypeError, r"length_scale: must be a number or a list of numbers, received True"),
-    ({"length_scale": 1e12}, ValueError, r"scale=True: the kernel is constant, its centred diagonal is zero; use scale=False"),
-    ({"length_scale": [1.0, 1e12]}, ValueError, r"length_scale=1e\+12: scale=True: the kernel is constant"),
+    ({"length_scale": 1e12}, ValueError, r"length_scale=1e\+12: the coordinates of obsm='spatial' extend over \d+\.\d+ only, so that the kernel is 1 everywhere; .* such as \d"),
+    ({"length_scale": 1e12, "scale": False}, ValueError, r"length_scale=1e\+12: the coordinates"),
+    ({"length_scale": [1.0, 1e12]}, ValueError, r"length_scale=1e\+12: the coordinates of obsm='spatial' extend"),
     ({"scale": 1}, TypeError, r"scale: must be True or False, received 1"),
     ({"key_added": "taken"}, ValueError, r"key_added='taken': adata\.obsm\['taken'\] holds something else; choose another key"),
     ({"key_added": "a/b"}, ValueError, r"key_added: must be a non-empty name without '/' or '\.'"),
@@ -533,6 +534,19 @@ def test_bad_input(arguments, error, message):
     adata = spoilt()
     with untouched(adata), pytest.raises(error, match=message):
         al.pp.kernel_rbf(adata, **arguments)
+
+
+@pytest.mark.parametrize("factor", [0.5, 2.0])
+def test_the_largest_length_scale(factor):
+    """Below the limit the kernel still has the two directions of the plane beside the constant, above it is refused."""
+    adata = placed()
+    limit = np.sqrt(adata.obsm["spatial"].var(axis=0).sum() / (2e-12 * 40))
+    if factor > 1:
+        with pytest.raises(ValueError, match="is 1 everywhere"):
+            al.pp.kernel_rbf(adata, length_scale=factor * limit)
+        return
+    al.pp.kernel_rbf(adata, length_scale=factor * limit)
+    assert adata.uns["kernel"]["eigenvalues"].size >= 3
 
 
 def test_a_kernel_that_is_the_residual_is_refused_by_the_fit():

@@ -159,8 +159,32 @@ def test_a_missing_call_coded_as_a_number_is_no_dosage(missing):
     adata = cohort(30, 20)
     adata.X = adata.X.astype(np.int8)
     adata.X[4, 7] = missing
-    with untouched(adata), pytest.raises(ValueError, match="missing calls must be NaN"):
+    match = f"missing calls must be NaN or named: missing_call={missing}"
+    with untouched(adata), pytest.raises(ValueError, match=match):
         al.pp.kernel_grm(adata)
+    if missing < 0:  # 3 may be the copies that a tetraploid has
+        for dtype in (np.int8, np.float32):
+            adata.X = adata.X.astype(dtype)
+            with untouched(adata), pytest.raises(ValueError, match=match):
+                al.pp.kernel_grm(adata, min_maf=0)
+
+
+@pytest.mark.parametrize("make", [np.int8, np.float32, sparse.csr_matrix, sparse.csc_matrix])
+@pytest.mark.parametrize("min_maf", [0, 0.01])
+def test_missing_call_is_nan(make, min_maf):
+    adata = with_gaps()
+    gaps = np.isnan(adata.X)
+    al.pp.kernel_grm(adata, min_maf=min_maf, key_added="nan")
+    coded = np.where(gaps, -9, adata.X)
+    adata.X = coded.astype(make) if isinstance(make, type) and issubclass(make, np.generic) else make(coded)
+    before = adata.X.copy()
+    al.pp.kernel_grm(adata, min_maf=min_maf, missing_call=-9)
+    np.testing.assert_allclose(stored(adata), stored(adata, "nan"), **ROUND_OFF)
+    assert adata.uns["kernel"]["params"]["missing_call"] == -9
+    assert "missing_call" not in adata.uns["nan"]["params"]
+    assert (before != adata.X).sum() == 0
+    with pytest.raises(TypeError, match="missing_call: must be the number that stands for a missing call"):
+        al.pp.kernel_grm(adata, missing_call="NA")
 
 
 def test_rank_keeps_the_leading_eigenvectors():
@@ -394,6 +418,28 @@ def test_fractions_are_no_labels(labels):
     adata.obs["label"] = labels
     with untouched(adata), pytest.raises(TypeError, match=r"groupby='label': holds fractional numbers \(e\.g\. 1\.2\)"):
         al.pp.kernel_group(adata, "label")
+
+
+def test_many_floats_are_told_as_groups():
+    adata = cohort()
+    number = np.arange(adata.n_obs) // 1.5 // 1
+    for labels, told in [
+        (number, True),
+        (pd.Categorical(number), False),
+        (number.astype(int), False),
+        (number // 3, False),
+    ]:
+        adata.obs["depth"] = labels
+        with messages() as seen:
+            al.pp.kernel_group(adata, "depth")
+        warned = [text for text in seen if text.startswith("WARNING")]
+        assert bool(warned) is told
+        if told:
+            assert (
+                "'depth' is a column of numbers with 27 values in 40 observations, each of which becomes a group"
+                in warned[0]
+            )
+            assert "adata.obs['depth'].astype('category')" in warned[0]
 
 
 def test_groups_are_not_expanded():

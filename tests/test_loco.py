@@ -55,6 +55,21 @@ def test_refit_and_masks_work_with_it(cohort: AnnData) -> None:
     assert "loco_fits" not in cohort.uns["lmm"]
 
 
+def test_missing_calls_with_a_code(cohort: AnnData) -> None:
+    """The chromosomes are read again as the kernel was."""
+    gaps = np.random.default_rng(0).uniform(size=cohort.shape) < 0.02
+    dosage = np.asarray(cohort.X, dtype=np.float64)
+    cohort.X = np.where(gaps, np.nan, dosage)
+    cohort.layers["calls"] = np.where(gaps, -9, dosage).astype(np.int8)
+    found = []
+    for options in ({}, {"layer": "calls", "missing_call": -9}):
+        al.pp.kernel_grm(cohort, **options)
+        al.tl.fit_null(cohort, "phenotype")
+        al.tl.associate(cohort, loco="chrom")
+        found.append(al.get.association(cohort)["p_value"])
+    np.testing.assert_array_equal(found[0], found[1])
+
+
 def test_what_it_cannot_do_is_said(cohort: AnnData) -> None:
     al.pp.kernel_grm(cohort)
     al.tl.fit_null(cohort, "phenotype")

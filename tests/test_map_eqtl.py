@@ -88,7 +88,8 @@ class TestAgainstAssociate:
     @pytest.mark.parametrize("df", ["satterthwaite", "residual"])
     def test_cells(self, cells, genotype, variance, df):
         """The tests of `associate` on genotypes expanded to cells, gene by gene."""
-        options = {"variance": variance, "df": df, "threshold": 0.01}
+        # At the null's γ `associate` would refit below the threshold all the same, where degrees of freedom are those of donors.
+        options = {"variance": variance, "df": df, "threshold": 0.01 if variance != "null" else 1e-300}
         found = pairs_of(cells, genotype, "donor_id", covariates="~ age + score", min_maf=0.1, **options)
         wide = expanded(cells, genotype)
         al.pp.kernel_group(wide, "donor_id")
@@ -144,7 +145,7 @@ class TestAgainstAssociate:
         dosage = np.where(np.isnan(dosage), np.nanmean(dosage, axis=0), dosage)
         k = kinship.loc[shared, shared].to_numpy()
         contrast, compared = np.array([0.0, 0.0, 1.0]), 0
-        for gene, rows in found.groupby("gene", observed=True):
+        for gene, rows in found[found["gene"].isin(level.index[:3])].groupby("gene", observed=True):
             y = bulk[shared].to_df()[gene].to_numpy(dtype=np.float64)
             for row in rows.itertuples():
                 snp = dosage[:, genotype.var_names.get_loc(row.variant)]
@@ -263,6 +264,14 @@ class TestKernels:
             al.tl.map_eqtl(cells, genotype, "donor_id", relatedness=kinship.iloc[1:, 1:])
         with pytest.raises(TypeError, match="relatedness: must be a DataFrame"):
             al.tl.map_eqtl(cells, genotype, "donor_id", relatedness=kinship.to_numpy())
+        al.pp.kernel_grm(genotype, key_added="grm")
+        for options in ({}, {"interaction": "score"}):
+            with pytest.raises(KeyError, match="kernel='grm': .* genotype has it: pass relatedness='grm'"):
+                al.tl.map_eqtl(cells, genotype, "donor_id", kernel="grm", **options)
+        with pytest.raises(KeyError, match="relatedness='plates': .* expression has it: pass kernel='plates'"):
+            al.tl.map_eqtl(cells, genotype, "donor_id", relatedness="plates")
+        with pytest.raises(KeyError, match="relatedness='gmr': .* did you mean 'grm'"):
+            al.tl.map_eqtl(cells, genotype, "donor_id", relatedness="gmr")
 
 
 class TestInput:
@@ -300,8 +309,42 @@ class TestInput:
         assert_same_tests(
             pairs_of(cells, coded, "donor_id", missing_call=-9), pairs_of(cells, genotype, "donor_id"), rtol=1e-7
         )
-        with pytest.raises(ValueError, match=r"they range from -9 to 2, not 0 to 2\); name the code of missing calls"):
+        with pytest.raises(
+            ValueError, match=r"they range from -9 to 2, not 0 to 2\); .* named: missing_call=-9, if"
+        ) as error:
             al.tl.map_eqtl(cells, coded, "donor_id")
+        assert "min_maf=0" not in str(error.value)
+
+    @pytest.mark.parametrize("code", [-9, -1, -127, 9])
+    @pytest.mark.parametrize("dtype", [np.int16, np.float32])
+    def test_codes_of_missing_calls_are_no_dosages(self, cells, genotype, code, dtype):
+        """Whatever min_maf is: one that is not named would be the strongest genotype there is."""
+        coded = genotype.copy()
+        coded.X = np.where(np.isnan(genotype.X), code, genotype.X).astype(dtype)
+        for options in ({"min_maf": 0}, {"min_maf": 0.05}, {"min_maf": 0, "missing_call": -5}):
+            with (
+                untouched(cells),
+                pytest.raises(ValueError, match=f"genotype: variants .* named: missing_call={code}, if"),
+            ):
+                al.tl.map_eqtl(cells, coded, "donor_id", **options)
+        found = pairs_of(cells, coded, "donor_id", min_maf=0, missing_call=code)
+        assert_same_tests(found, pairs_of(cells, genotype, "donor_id", min_maf=0), rtol=1e-7)
+
+    def test_variants_that_are_no_dosages(self, cells, genotype):
+        """Standardised ones are tested with min_maf=0: p-values know neither the unit nor the origin of a variant."""
+        found = pairs_of(cells, genotype, "donor_id", min_maf=0)
+        dosage = np.array(genotype.X, dtype=np.float64)
+        standard = genotype.copy()
+        standard.X = (dosage - np.nanmean(dosage, axis=0)) / np.maximum(np.nanstd(dosage, axis=0), 0.1)
+        with pytest.raises(ValueError, match="not dosages .* variants that are standardised already need min_maf=0"):
+            al.tl.map_eqtl(cells, standard, "donor_id")
+        other = pairs_of(cells, standard, "donor_id", min_maf=0)
+        assert other["maf"].isna().any()
+        np.testing.assert_allclose(other["p_value"], found["p_value"], rtol=1e-7)  # as of the orders of rows above
+        rounded = genotype.copy()
+        rounded.X = np.where(dosage == 2, 2 + 1e-7, dosage)  # as sums of probabilities in single precision
+        left, right = (by_pair(pairs_of(cells, made, "donor_id", min_maf=0.04)) for made in (rounded, genotype))
+        np.testing.assert_allclose(left["p_value"], right["p_value"], atol=1e-6)  # dosages moved by 1e-7
 
     @pytest.mark.parametrize("kind", ["csr", "csc", "float32", "dask", "dask_sparse", "backed", "zarr"])
     def test_storage(self, cells, genotype, tmp_path, kind):
@@ -356,8 +399,42 @@ class TestInput:
         for covariates in (["score", "X_pca", "ancestry"], "~ score + X_pca + C(ancestry)"):
             found = pairs_of(cells, genotype, "donor_id", covariates=covariates)
             assert_same_tests(found, pairs_of(own, genotype, "donor_id", covariates=covariates))
-        with pytest.raises(KeyError, match="'X_umap' is neither a column"):
-            al.tl.map_eqtl(cells, genotype, "donor_id", covariates=["X_umap"])
+        for covariates, error in ((["X_umap"], KeyError), ("~ X_umap", ValueError), (["X_umap[0]"], KeyError)):
+            unknown = r"neither a column of expression.obs nor a key of expression.obsm, nor in genotype; did you mean 'X_pca'"
+            with pytest.raises(error, match=unknown):
+                al.tl.map_eqtl(cells, genotype, "donor_id", covariates=covariates)
+
+    def test_one_column_of_a_matrix(self, cells, genotype):
+        genotype.obsm["X_pca"] = np.random.default_rng(0).standard_normal((genotype.n_obs, 3))
+        genotype.obs["second"] = genotype.obsm["X_pca"][:, 1]
+        found = pairs_of(cells, genotype, "donor_id", covariates=["score", "X_pca[1]"])
+        assert_same_tests(found, pairs_of(cells, genotype, "donor_id", covariates=["score", "second"]))
+        assert_same_tests(found, pairs_of(cells, genotype, "donor_id", covariates="~ score + X_pca[:, 1]"))
+        with pytest.raises(ValueError, match=r"'X_pca\[1\]' is a row in a formula; write X_pca\[:, 1\] for the column"):
+            al.tl.map_eqtl(cells, genotype, "donor_id", covariates="~ score + X_pca[1]")
+        with pytest.raises(KeyError, match=r"'X_pca\[3\]': expression.obsm\['X_pca'\] has the columns 'X_pca\[0\]'"):
+            al.tl.map_eqtl(cells, genotype, "donor_id", covariates=["X_pca[3]"])
+
+    def test_a_name_on_both_sides_is_told(self, cells, genotype):
+        rng = np.random.default_rng(0)
+        cells.obsm["X_pca"] = rng.standard_normal((cells.n_obs, 2))
+        alone = pairs_of(cells, genotype, "donor_id", covariates=["X_pca"])
+        genotype.obsm["X_pca"] = rng.standard_normal((genotype.n_obs, 2))
+        with messages() as seen:
+            found = pairs_of(cells, genotype, "donor_id", covariates=["X_pca"])
+        assert_same_tests(found, alone)
+        assert any(
+            "X_pca: in expression.obsm and in genotype.obsm; that of expression is used" in text for text in seen
+        )
+
+    def test_the_donor_is_no_covariate(self, cells, genotype):
+        for covariates in (["score", "donor_id"], "~ score + C(donor_id)"):
+            for options in ({}, {"interaction": "score"}, {"kernel": None}):
+                with pytest.raises(
+                    ValueError, match="'donor_id' is donor_key, .*: the donor is the random effect"
+                ) as error:
+                    al.tl.map_eqtl(cells, genotype, "donor_id", covariates=covariates, **options)
+                assert len(str(error.value)) < 250
 
     def test_rows_without_a_covariate_are_left_out(self, cells, genotype):
         gaps = cells.copy()
@@ -404,6 +481,19 @@ class TestPlaces:
         assert table.loc[names[2:6], ["variant", "p_value", "q_value", "p_acat"]].isna().all(axis=None)
         pairs = al.get.eqtl(cells)
         assert not set(pairs["gene"]) & set(names[[0, 2, 3, 4, 5]])
+        assert table["pos"].dtype == "Int64"
+        assert table["pos"].isna().equals(table["distance"].isna())
+        assert table["pos"].isna().equals(table["variant"].isna())
+        assert pairs["pos"].dtype == np.int64
+
+    def test_variants_without_a_position(self, cells, genotype):
+        genotype.var["pos"] = genotype.var["pos"].astype(float)
+        genotype.var.loc[genotype.var_names[:7], "pos"] = np.nan
+        pairs = pairs_of(cells, genotype, "donor_id", window=None, threshold=1.0)
+        assert pairs["pos"].dtype == "Int64"
+        assert set(pairs.loc[pairs["pos"].isna(), "variant"]) <= set(genotype.var_names[:7])
+        assert (pairs["pos"].dropna() > 0).all()
+        assert pairs["pos"].isna().any()
 
     def test_trans_equals_cis_with_a_huge_window(self, cells, genotype):
         one = genotype.copy()
@@ -579,6 +669,29 @@ class TestOutput:
         assert len(al.get.eqtl(cells, path=moved)) == cells.uns["eqtl"]["params"]["n_pairs"]
         assert [p.name for p in tmp_path.iterdir()] == ["elsewhere.parquet"]
 
+    @pytest.mark.parametrize("options", [{}, {"interaction": "score"}, {"window": None, "threshold": 0.1}])
+    def test_pairs_of_another_run_are_refused(self, cells, genotype, tmp_path, options):
+        arrow = pytest.importorskip("pyarrow.parquet")
+        path = tmp_path / "pairs.parquet"
+        options = options | {"output": path}
+        al.tl.map_eqtl(cells, genotype, "donor_id", key_added="one", **options)
+        one = al.get.eqtl(cells, "one")
+        with messages("warning") as seen:
+            al.tl.map_eqtl(cells, genotype, "donor_id", key_added="two", **options)
+        assert any("holds the pairs of key='one', which will be replaced" in text for text in seen)
+        pd.testing.assert_frame_equal(al.get.eqtl(cells, "one"), one)  # the same run again
+        al.tl.map_eqtl(cells, genotype, "donor_id", key_added="two", covariates=["age"], **options)
+        assert len(al.get.eqtl(cells, "two"))
+        for given in ({}, {"path": path}):
+            with pytest.raises(
+                ValueError, match="holds the pairs of another run of al.tl.map_eqtl.*output= of its own"
+            ):
+                al.get.eqtl(cells, "one", **given)
+        al.get.eqtl(cells, "one", level="gene")
+        earlier = arrow.read_table(path)
+        arrow.write_table(earlier.replace_schema_metadata(None), path)  # as an earlier release wrote it
+        assert len(al.get.eqtl(cells, "one")) == len(al.get.eqtl(cells, "two"))
+
     def test_row_groups(self, cells, genotype, tmp_path, monkeypatch):
         arrow = pytest.importorskip("pyarrow.parquet")
         monkeypatch.setattr("annlmm._slots.eqtl.ROW_GROUP", 100)
@@ -670,6 +783,13 @@ class TestGetter:
             al.get.eqtl(mapped, "other")
         with pytest.raises(KeyError, match="gene='gene_2': not among the genes"):
             al.get.eqtl(mapped, gene="gene_2")
+        named = mapped.copy()
+        named.var["symbol"] = ["ACTB", "CD4", "CD4", *(f"X{i}" for i in range(7))]
+        named.var["entrez"] = pd.Categorical([f"e{i}" for i in range(10)])
+        for gene, own in (("ACTB", "'gene_01'"), ("CD4", r"\['gene_02', 'gene_03'\]"), ("e4", "'gene_05'")):
+            column = "entrez" if gene == "e4" else "symbol"
+            with pytest.raises(KeyError, match=rf"gene='{gene}'.*found in adata.var\['{column}'\]: pass gene={own}"):
+                al.get.eqtl(named, gene=gene)
         with pytest.raises(ValueError, match="level: must be one of 'pair', 'gene'"):
             al.get.eqtl(mapped, level="pairs")
 
@@ -731,9 +851,9 @@ class TestConventions:
         ({"permutations": 1000, "window": None}, ValueError, "permutations=1000: are of the variants in a window"),
         ({"missing_call": "NA"}, TypeError, "missing_call: must be the number"),
         ({"layer": "counts"}, KeyError, "layer='counts'"),
-        ({"kernel": "kernel"}, KeyError, "kernel='kernel': not in adata.uns"),
+        ({"kernel": "kernel"}, KeyError, r"kernel='kernel': not in expression.uns; make one of the donors, al.pp.kernel_group\(expression, "),
         ({"covariates": "~ age + nonsense"}, ValueError, "nonsense"),
-        ({"relatedness": "kernel"}, KeyError, "kernel='kernel': not in adata.uns"),
+        ({"relatedness": "kernel"}, KeyError, r"relatedness='kernel': not in genotype.uns; make it first: al.pp.kernel_grm\(genotype, "),
         ({"rng": -1}, ValueError, "rng: must be at least 0"),
     ])  # fmt: skip
     def test_bad_arguments(self, cells, genotype, options, error, match):

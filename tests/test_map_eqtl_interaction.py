@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import anndata as ad
 import numpy as np
 import pandas as pd
@@ -273,7 +275,7 @@ class TestMapEqtl:
             np.testing.assert_allclose(genes[f"{test}_p_acat"], combined[genes.index], rtol=1e-9)
         with pytest.raises(ValueError, match="test: must be one of 'additive', 'interaction', 'joint'"):
             al.get.eqtl(cells, test="both")
-        with pytest.raises(KeyError, match="context='time': not among those of key='eqtl'"):
+        with pytest.raises(KeyError, match="context='time': not among those of key='eqtl', which are 'pseudotime'"):
             al.get.eqtl(cells, context="time")
         al.tl.map_eqtl(cells, genotype, "donor_id", key_added="plain")
         with pytest.raises(KeyError, match="test='joint': key='plain' has no contexts; run al.tl.map_eqtl with inter"):
@@ -287,6 +289,18 @@ class TestMapEqtl:
         al.tl.map_eqtl(cells, genotype, "donor_id", interaction="X_pca", output=tmp_path / "pairs.parquet")
         read = al.get.eqtl(cells, test="interaction", max_p_value=0.1)
         pd.testing.assert_frame_equal(read, held, check_dtype=False, check_categorical=False)
+
+    def test_genes_that_were_not_tested_are_not_counted(self, cells, genotype):
+        """As without contexts."""
+        cells.var["start"] = cells.var["start"].astype(float)
+        cells.var.loc[cells.var_names[[1, 4]], ["start", "end"]] = np.nan
+        counted = []
+        for options in ({}, {"interaction": ["pseudotime", "status"]}):
+            with messages() as seen:
+                al.tl.map_eqtl(cells, genotype, "donor_id", **options)
+            counted.append(re.findall(r"(\d+) of 8 genes mapped", "\n".join(seen)))
+        assert counted == [["6"], ["6"]]
+        assert al.get.eqtl(cells, level="gene")["pos"].isna().sum() == 2 * 2
 
     @pytest.mark.parametrize("suffix", ["h5ad", "zarr"])
     def test_round_trip(self, cells, genotype, tmp_path, suffix):
@@ -304,8 +318,8 @@ class TestMapEqtl:
         assert list(again.uns["eqtl"]["params"]["interaction"]) == ["pseudotime", "status"]
 
     @pytest.mark.parametrize(("options", "error", "match"), [
-        ({"interaction": "time"}, KeyError, "interaction='time': neither a column of adata.obs nor a key of adata.obsm"),
-        ({"interaction": "X_pca[7]"}, KeyError, r"interaction='X_pca\[7\]': adata.obsm\['X_pca'\] has the columns"),
+        ({"interaction": "time"}, KeyError, "interaction='time': neither a column of expression.obs nor a key of expression.obsm, nor in genotype; did you"),
+        ({"interaction": "X_pca[7]"}, KeyError, r"interaction='X_pca\[7\]': expression.obsm\['X_pca'\] has the columns"),
         ({"interaction": 3}, TypeError, "interaction: must be a column"),
         ({"interaction": []}, TypeError, "interaction: must be a column"),
         ({"interaction": ["score", "score"]}, ValueError, "interaction: contexts must differ"),

@@ -6,7 +6,7 @@ import mpmath
 import numpy as np
 import pytest
 
-from annlmm.model.design import make_design
+from annlmm.model.design import covariate_of, make_design
 
 N = 30
 
@@ -163,6 +163,42 @@ class TestRankDeficiency:
         a = rng.standard_normal(N)
         text = self.message(np.column_stack([np.ones(N), a, a, 2 * a]), ["intercept", "a", "b", "c"])
         assert text == "covariates 'a' and 'b' are collinear (rank 2 of 4); drop one"
+
+    def test_dummies_are_named_by_their_covariate(self, levels, rng):
+        a, b = levels, rng.permutation(levels)
+        names = ["intercept", "a[T.2]", "a[T.3]", "twin[T.x]", "twin[T.y]"]
+        text = self.message(np.column_stack([np.ones(N), a[:, 1:], a[:, :2]]), names)
+        assert text == "covariates 'intercept', 'a' (2 columns) and 'twin[T.x]' are collinear (rank 3 of 5); drop one"
+        both = np.column_stack([np.ones(N), a[:, 1:], b[:, 1:], (a + b)[:, 1:].sum(axis=1)])
+        text = self.message(both, ["intercept", "a[T.2]", "a[T.3]", "b[T.2]", "b[T.3]", "sum"])
+        assert text == "covariates 'a' (2 columns), 'b' (2 columns) and 'sum' are collinear (rank 5 of 6); drop one"
+
+    def test_columns_of_arrays_are_named_by_it_if_they_are_many(self, rng):
+        z = rng.standard_normal((N, 5))
+        few = self.message(
+            np.column_stack([np.ones(N), z[:, :2], z[:, :2].sum(axis=1)]), ["one", "z[0]", "z[1]", "sum"]
+        )
+        assert few == "covariates 'z[0]', 'z[1]' and 'sum' are collinear (rank 3 of 4); drop one"
+        many = self.message(
+            np.column_stack([np.ones(N), z, z.sum(axis=1)]), ["one", *(f"z[{j}]" for j in range(5)), "sum"]
+        )
+        assert many == "covariates 'z' (5 columns) and 'sum' are collinear (rank 6 of 7); drop one"
+
+    @pytest.mark.parametrize(
+        ("term", "covariate"),
+        [
+            ("age", "age"),
+            ("C(sex)[T.m]", "C(sex)"),
+            ("cell[T.CD4[+]]", "cell"),
+            ("a[T.x]:b[T.y]", "a:b"),
+            ("a[T.x]:age", "a:age"),
+            ("X_pca[12]", "X_pca"),
+            ("C(a, levels=['x', 'y'])[T.y]", "C(a, levels=['x', 'y'])"),
+            ("dose [mg]", "dose [mg]"),
+        ],
+    )
+    def test_covariate_of_a_term(self, term, covariate):
+        assert covariate_of(term) == covariate
 
     def test_argument_is_named(self, rng):
         a = rng.standard_normal(N)

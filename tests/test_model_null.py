@@ -11,6 +11,7 @@ from annlmm.model.basis import DenseBasis, GroupBasis, no_kernel
 from annlmm.model.design import make_design
 from annlmm.model.eigen import from_kernel
 from annlmm.model.null import NullModel, check_gamma, h_sq_of
+from annlmm.model.satterthwaite import VarianceInformation, satterthwaite_df
 
 N, P = 42, 3
 CODES = np.r_[np.arange(7), np.random.default_rng(1).integers(0, 7, N - 7)]
@@ -378,7 +379,7 @@ def test_blup(kind, gamma):
 def test_blup_at_infinity_leaves_nothing():
     y, x, _, basis = data("full")
     blup, residual = NullModel(make_design(x), basis).predict_random(y, np.inf)
-    assert np.abs(residual).max() < 1e-6 * np.abs(blup).max()  # γ = ∞ stands for 1e8 beyond 1/μ_min
+    assert np.abs(residual).max() < 1e-13 * np.abs(blup).max()  # a difference of numbers of the size of y
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -488,3 +489,22 @@ def test_ml_optimum_is_that_of_a_general_optimiser():
     )
     assert got.log_likelihood == pytest.approx(-best.fun, abs=1e-9)
     np.testing.assert_allclose([got.sigma_sq, got.tau_sq], np.exp(best.x), rtol=1e-4)  # flat to √1e-12
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.array([[-1.0, 0.0], [0.0, 2.0]]), np.array([[1.0, 2.0], [2.0, 1.0]]), np.diag([3.0, 0.0])]
+)
+def test_degrees_of_freedom_where_the_observed_information_is_not_positive_definite(wrong):
+    """Those of the expected one."""
+    expected = np.array([[0.3, 0.1], [0.1, 4.0]])
+    gradient, variance = np.array([[1.0, 0.5]]), np.array([0.7])
+    information = VarianceInformation(wrong, expected, at_boundary=False)
+    by_hand = 2 * 0.7**2 / (gradient[0] @ np.linalg.solve(expected, gradient[0]))
+    assert satterthwaite_df(variance, gradient, information, 50)[0] == pytest.approx(by_hand, rel=1e-12)
+
+
+def test_degrees_of_freedom_by_the_observed_information_whatever_its_covariance():
+    observed, gradient = np.array([[0.3, -0.1], [-0.1, 4.0]]), np.array([[1.0, 0.5]])
+    information = VarianceInformation(observed, np.eye(2), at_boundary=False)
+    by_hand = 2 * 0.7**2 / (gradient[0] @ np.linalg.solve(observed, gradient[0]))
+    assert satterthwaite_df(np.array([0.7]), gradient, information, 50)[0] == pytest.approx(by_hand, rel=1e-12)

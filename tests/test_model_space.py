@@ -208,7 +208,7 @@ class TestIdentifiability:
     @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e12])
     def test_constant_kernel_under_an_intercept(self, scale):
         with pytest.raises(
-            ValueError, match=r"GRM: absorbed by the covariates .* drop those covariates, or use kernel=None"
+            ValueError, match=r"GRM: absorbed by the covariates \('x0' alone: .* drop 'x0', or use kernel=None"
         ):
             self.check(scale * np.ones((N, N)), oracle.design(self.rng(), N, 2))
 
@@ -226,8 +226,35 @@ class TestIdentifiability:
 
     def test_low_rank_kernel_inside_the_covariates(self):
         x = oracle.design(self.rng(), N, 4)
-        with pytest.raises(ValueError, match="absorbed by the covariates"):
+        with pytest.raises(
+            ValueError, match=r"absorbed by the covariates \('x1' and 'x2' together: .* drop 'x1' and 'x2'"
+        ):
             self.check(x[:, 1:3] @ x[:, 1:3].T, x)
+
+    def test_the_covariate_is_named(self):
+        """Under donors: a text with a value for each of them, beside others that do not; two that do it together; none but the intercept."""
+        rng, codes = self.rng(), np.repeat(np.arange(6), 4)
+        dummies, age = np.eye(6)[codes][:, 1:], rng.normal(size=24)
+        names = [f"site[T.{d}]" for d in range(1, 6)]
+        cases = [
+            (
+                ["Intercept", "age", *names],
+                np.column_stack([np.ones(24), age, dummies]),
+                "'site' alone: .* drop 'site', or",
+            ),
+            (
+                ["Intercept", "age", *(f"a[T.{d}]" for d in range(3)), "b[T.x]", "b[T.y]"],
+                np.column_stack([np.ones(24), age, dummies]),
+                "'a' and 'b' together: .* drop 'a' and 'b', or",
+            ),
+        ]
+        for terms, x, message in cases:
+            design, basis = make_design(x, terms), GroupBasis(codes)
+            with pytest.raises(ValueError, match=rf"kernel: absorbed by the covariates \({message} use kernel=None"):
+                check_identifiable(make_space(basis.project(design.q), basis.eigenvalues, design))
+        design, basis = make_design(np.ones((N, 1)), ["Intercept"]), GroupBasis(np.zeros(N, dtype=int))
+        with pytest.raises(ValueError, match="'Intercept' alone: .* use a kernel with structure, or use kernel=None"):
+            check_identifiable(make_space(basis.project(design.q), basis.eigenvalues, design))
 
     @pytest.mark.parametrize(
         "make",

@@ -12,7 +12,6 @@ from anndata import AnnData
 import annlmm as al
 from annlmm._slots.pair import Donors, gene_table, match_donors, share_chromosomes, variant_table
 from annlmm._slots.positions import chromosome_name
-from annlmm.pl._genome import strip_prefix
 
 NAMES = [f"d{i}" for i in range(8)]
 
@@ -162,7 +161,7 @@ def test_no_overlap_finds_the_column_that_matches():
 
 
 def test_unknown_column_and_no_labels():
-    with pytest.raises(KeyError, match="donor_key='donor': no such column in adata.obs; did you mean 'donor_id'"):
+    with pytest.raises(KeyError, match="donor_key='donor': no such column in expression.obs; did you mean 'donor_id'"):
         match_donors(cells(NAMES), donors(), "donor")
     with pytest.raises(ValueError, match="donor_key='donor_id': all 3 values are missing"):
         match_donors(cells([None, None, None]), donors(), "donor_id")
@@ -203,11 +202,6 @@ def test_the_simulated_pair():
 )
 def test_names_of_chromosomes(text, name):
     assert chromosome_name(text) == name
-
-
-@pytest.mark.parametrize("text", ["chr1", "7.0", "Chromosome_X", "GL000220.1", "", "NA", "chr10_random"])
-def test_plots_name_chromosomes_alike(text):
-    assert chromosome_name(text) == strip_prefix(text)
 
 
 @pytest.mark.parametrize("kind", [None, "category", "string"])
@@ -261,8 +255,9 @@ def test_bad_tables():
         gene_table(features(chrom=["1", "1"], start=[1, 8], end=[2, 4]))
     with pytest.raises(ValueError, match=r"\['strand'\]: must be '\+', '-' or missing, received 'fwd'"):
         gene_table(features(chrom=["1"], start=[1], strand=["fwd"]))
-    with pytest.raises(TypeError, match=r"genotype.var\['pos'\]: must be numeric"):
-        variant_table(features(chrom=["1"], pos=["12"]))
+    for text in (["12"], ["nan"], pd.Categorical(["12"]), pd.array(["12"], dtype="string")):
+        with pytest.raises(TypeError, match=r"genotype.var\['pos'\]: must be numeric, received text .*pd.to_numeric\("):
+            variant_table(features(chrom=["1"], pos=text))
     with pytest.raises(ValueError, match=r"genotype.var\['pos'\]: holds fractions"):
         variant_table(features(chrom=["1"], pos=[1.5]))
     with pytest.raises(ValueError, match="no variant has both a chromosome and a position; window=None needs none"):
@@ -288,8 +283,23 @@ def test_chromosomes_are_shared():
     assert variants.chrom.tolist() == [0, 1, 2, 3, 2]
     assert report == (
         "1 genes without a position; 1 genes on chromosomes that the other side lacks; "
-        "1 variants without a position; 1 variants on chromosomes that the other side lacks"
+        "1 variants without a position; 1 variants on chromosomes that the other side lacks; "
+        "4 genes without a strand, taken for '+'"
     )
+
+
+def test_genes_without_a_strand_are_told():
+    variants = variant_table(features(chrom=["1"], pos=[1]))
+    places = {"chrom": ["1", "1", "1", "1"], "start": [1, 2, 3, np.nan], "end": [9, 9, 9, 9]}
+    for strand, count in (
+        (["+", "-", "+", None], 0),
+        (["+", ".", None, None], 2),
+        (pd.Categorical([None, None, "-", "+"]), 2),
+        ([1.0, np.nan, -1.0, 1.0], 1),
+    ):
+        report = share_chromosomes(gene_table(features(strand=strand, **places)), variants)[2]
+        told = [part for part in report.split("; ") if "strand" in part]
+        assert told == ([f"{count} genes without a strand, taken for '+'"] if count else [])
 
 
 def test_numbers_that_both_sides_have_stay():

@@ -19,7 +19,7 @@ from matplotlib.collections import PathCollection
 from scipy import stats
 
 import annlmm as al
-from annlmm.pl._genome import lay_out, sort_chromosomes, strip_prefix
+from annlmm.pl._genome import lay_out, sort_chromosomes
 from annlmm.pl._manhattan import find_loci
 from annlmm.pl._qq import genomic_inflation, null_band
 from annlmm.pl._reml_profile import describe_fit, trace_profile
@@ -352,23 +352,6 @@ def test_chromosomes_sort_naturally(names, expected):
     assert sort_chromosomes(names) == expected
 
 
-@pytest.mark.parametrize(
-    ("raw", "name"),
-    [
-        ("chr1", "1"),
-        ("Chr_X", "X"),
-        ("chr", "chr"),
-        (7, "7"),
-        (7.0, "7"),
-        ("0", ""),
-        (np.nan, ""),
-        ("GL01.1", "GL01.1"),
-    ],
-)
-def test_prefixes_are_stripped(raw, name):
-    assert strip_prefix(raw) == name
-
-
 @pytest.mark.parametrize("kind", ["object", "category", "string"])
 def test_chromosomes_stand_in_order(kind):
     adata = scan(np.ones(6), chrom=["chr10", "chrX", "chr2", "chr1", "chrMT", "chr2"], pos=[5, 5, 9, 5, 5, 1])
@@ -530,6 +513,20 @@ def test_labels_never_overlap_nor_leave_the_axes(figsize, width, dpi):
         assert ax.bbox.x0 <= box.x0
         assert box.x1 <= ax.bbox.x1 + 1e-6
         assert box.y1 <= ax.bbox.y1 + 1e-6
+
+
+def test_labels_that_cannot_be_read_are_left_out():
+    # A crowd in a small picture: few labels near their points rather than all of them somewhere.
+    adata = genome(20_000, n_chrom=22, hits=[(i * 600, 10.0 + i % 7) for i in range(30)])
+    ax = al.pl.manhattan(adata, n_labels=30, ax=plt.figure(figsize=(3, 2)).add_subplot())
+    ax.figure.canvas.draw()
+    shown = labels_of(ax)
+    assert 3 < len(shown) < 25
+    for label in shown:
+        box = label.get_window_extent()
+        x, y = ax.transData.transform(label.xy)
+        distance = np.hypot(max(box.x0 - x, x - box.x1, 0), max(box.y0 - y, y - box.y1, 0))
+        assert distance <= 5.5 * box.height
 
 
 def test_labels_follow_the_figure():

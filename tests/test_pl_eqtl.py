@@ -20,7 +20,10 @@ from scipy import sparse
 
 import annlmm as al
 from annlmm.pl._eqtl import _estimate
-from annlmm.pl._locus import _BINS, _LEAD, _UNKNOWN, squared_correlation
+from annlmm.pl._linkage import squared_correlation
+from annlmm.pl._locus_draw import BINS as _BINS
+from annlmm.pl._locus_draw import LEAD as _LEAD
+from annlmm.pl._locus_draw import UNKNOWN as _UNKNOWN
 
 
 @pytest.fixture(autouse=True)
@@ -118,9 +121,12 @@ def test_a_point_per_donor_matched_by_name():
     assert [t.get_text() for t in ax.get_xticklabels()] == [
         f"{g}\nn = {n}" for g, n in zip(("A/A", "A/G", "G/G"), counts, strict=True)
     ]
-    assert ax.get_xlabel() == "rs0 (chr1:1,000,000)"
+    # As on the axis of a locus and of a Manhattan plot, without "chr".
+    assert ax.get_xlabel() == "rs0 (1:1,000,000)"
     assert ax.get_ylabel() == "Expression"
-    assert ax.get_title() == "g0 – rs0\nβ = −0.512 ± 0.032 per G, p\xa0=\xa0$3.2\\times10^{-13}$"
+    assert ax.get_title() == "g0 – rs0\nβ = −0.512 ± 0.032 per G, p = $3.2\\times10^{-13}$".replace(
+        " = ", "\xa0=\xa0"
+    ).replace(" ± ", "\xa0±\xa0").replace(" per ", " per\xa0")
 
 
 def test_boxes_are_the_quartiles():
@@ -176,7 +182,7 @@ def test_long_alleles_are_counted():
     genotype.var["a1"] = "GATTACA"
     ax = al.pl.eqtl(bulk, genotype, "g0")
     assert [t.get_text().split("\n")[0] for t in ax.get_xticklabels()] == ["0", "1", "2"]
-    assert ax.get_xlabel() == "rs0 (chr1:1,000,000)\ncopies of GATTACA"
+    assert ax.get_xlabel() == "rs0 (1:1,000,000)\ncopies of GATTACA"
     assert "per" not in ax.get_title()
 
 
@@ -233,6 +239,15 @@ def test_digits_follow_the_error(beta, error, text):
     assert _estimate(beta, error) == text
 
 
+def test_the_title_says_of_how_many_donors_its_numbers_are():
+    bulk, _, genotype = study()
+    bulk.uns["eqtl"]["pairs"]["n"] = 29
+    assert "donors" not in al.pl.eqtl(bulk, genotype, "g0").get_title()
+    part = bulk[:12].copy()
+    ax = al.pl.eqtl(part, genotype, "g0")
+    assert ax.get_title().endswith(f"\n(all 29 donors of the map; {len(points(ax))} drawn)")
+
+
 # --- locus ------------------------------------------------------------------------------------------------------------
 
 
@@ -280,6 +295,24 @@ def test_lead_gene_and_threshold():
     assert ax.get_ylim()[1] > 12.5
 
 
+def test_classes_are_explained_beside_or_inside_the_axes():
+    bulk, _, genotype = study()
+    figure, axes = plt.subplots(1, 2, figsize=(8, 3))
+    inside = al.pl.locus(bulk, genotype, "g0", ax=axes[0])
+    figure.canvas.draw()
+    assert inside.get_legend().get_window_extent().x1 <= axes[0].bbox.x1
+    beside = al.pl.locus(bulk, genotype, "g0")
+    beside.figure.canvas.draw()
+    box = beside.get_legend().get_window_extent()
+    assert beside.bbox.x1 <= box.x0 < box.x1 <= beside.figure.bbox.x1
+
+
+def test_small_thresholds_are_powers_of_ten():
+    bulk, _, genotype = study()
+    ax = al.pl.locus(bulk, genotype, "g0", threshold=5e-8)
+    assert r"p = $5\times10^{-8}$" in {t.get_text() for t in ax.texts}
+
+
 def test_reverse_strand_begins_at_its_end():
     bulk, _, genotype = study()
     bulk.uns["eqtl"]["pairs"]["gene"] = pd.Categorical(["g2"] * 40)
@@ -292,7 +325,7 @@ def test_reverse_strand_begins_at_its_end():
 
 def test_window_and_other_lead_and_labels():
     bulk, _, genotype = study()
-    ax = al.pl.locus(bulk, genotype, "g0", window=50_000, variant="rs8", labels=["rs12", "rs0", "absent"])
+    ax = al.pl.locus(bulk, genotype, "g0", window=50_000, variant="rs8", labels=["rs12", "rs0"])
     x = points(ax)[:, 0]
     assert (x.min(), x.max()) == (1_050_000, 1_150_000)
     assert {t.get_text() for t in ax.texts} >= {"rs8", "rs12"}
@@ -477,3 +510,301 @@ def test_bad_colours_and_threshold():
     with pytest.raises(ValueError, match="threshold=5: expected a p-value in"):
         al.pl.locus(bulk, genotype, "g0", threshold=5)
     assert len(by_color(al.pl.locus(bulk, genotype, "g0", palette="viridis"))) >= 3
+
+
+# --- contexts ---------------------------------------------------------------------------------------------------------
+
+
+def two_contexts(seed=0):
+    """As `study`, with two contexts: their p-values differ, and those of the interaction from the additive ones."""
+    bulk, _, genotype = study(seed)
+    pairs = bulk.uns["eqtl"]["pairs"]
+    rng = np.random.default_rng(seed)
+    parts = []
+    for k, name in enumerate(("time", "st$te")):
+        part = pairs.assign(context=name, beta=0.5 + k)
+        part["p_value"] = 10.0 ** -rng.uniform(0, 2 + k, len(part))
+        part["interaction_p_value"] = rng.uniform(size=len(part))
+        parts.append(part.drop(columns="neg_log10_p_value"))
+    table = pd.concat(parts, ignore_index=True)
+    table["context"] = pd.Categorical(table["context"])
+    bulk.uns["eqtl"]["pairs"] = table
+    return bulk, genotype, table
+
+
+def test_a_locus_is_of_one_context():
+    bulk, genotype, table = two_contexts()
+    for context in ("time", "st$te"):
+        own = table[table["context"] == context]
+        ax = al.pl.locus(bulk, genotype, "g0", context=context, p_value="interaction_p_value")
+        np.testing.assert_allclose(np.sort(points(ax)[:, 1]), np.sort(-np.log10(own["interaction_p_value"])))
+        assert ax.get_ylabel() == r"$-\log_{10}\,p$ (interaction," + "\xa0" + context.replace("$", r"\$") + ")"
+        level = next(line for line in ax.lines if line.get_color() == "#d62728")
+        np.testing.assert_allclose(level.get_ydata(), -np.log10(0.05 / 40))
+    assert al.pl.locus(bulk, genotype, "g0", context="time").get_ylabel().endswith("(additive,\xa0time)")
+    one = table[table["context"] == "time"]
+    assert al.pl.locus(bulk, genotype, "g0", pairs=one).get_ylabel().endswith("(additive,\xa0time)")
+
+
+def test_expression_by_genotype_has_the_numbers_of_one_context():
+    bulk, genotype, table = two_contexts()
+    for context, beta in (("time", "0.500"), ("st$te", "1.500")):
+        own = table[table["context"] == context]
+        title = al.pl.eqtl(bulk, genotype, "g0", context=context).get_title()
+        assert own.loc[own["p_value"].idxmin(), "variant"] in title
+        assert f"β\xa0=\xa0{beta}" in title
+        assert title.endswith("context\xa0" + context.replace("$", r"\$"))
+
+
+@pytest.mark.parametrize("plot", [al.pl.eqtl, al.pl.locus])
+def test_contexts_must_be_named(plot):
+    bulk, genotype, table = two_contexts()
+    with pytest.raises(
+        ValueError, match=re.escape("context=None: key='eqtl' has 2 contexts ('time', 'st$te'); choose")
+    ):
+        plot(bulk, genotype, "g0")
+    with pytest.raises(ValueError, match="context=None: the table has 2 contexts"):
+        plot(bulk, genotype, "g0", pairs=table)
+    with pytest.raises(KeyError, match="context='tome': not among those of key='eqtl'; did you mean 'time'"):
+        plot(bulk, genotype, "g0", context="tome")
+    with pytest.raises(KeyError, match="context='time': key='eqtl' has no contexts; run al.tl.map_eqtl with inter"):
+        plot(study()[0], genotype, "g0", context="time")
+
+
+# --- symbols ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("plot", [al.pl.eqtl, al.pl.locus])
+def test_genes_by_symbol(plot):
+    bulk, _, genotype = study()
+    bulk.var["symbol"] = ["IL7R", None, "TWIN"]
+
+    def shown(ax):
+        ax.figure.canvas.draw()
+        return ax.get_title() + "".join(text.get_text() for text in ax.texts)
+
+    for gene in ("IL7R", "g0"):
+        ax = plot(bulk, genotype, gene, gene_symbols="symbol")
+        assert "IL7R" in shown(ax)
+        assert "g0" not in shown(ax)
+        np.testing.assert_array_equal(points(ax), points(plot(bulk, genotype, "g0")))
+    with pytest.raises(
+        KeyError, match="gene='IL7R': not in expression.var_names; it is in expression.var.'symbol'.: pass"
+    ):
+        plot(bulk, genotype, "IL7R")
+    with pytest.raises(KeyError, match="gene='IL8R': neither in .* nor in expression.var_names; did you mean 'IL7R'"):
+        plot(bulk, genotype, "IL8R", gene_symbols="symbol")
+    with pytest.raises(
+        KeyError, match="gene_symbols='symbols': no such column in expression.var; did you mean 'symbol'"
+    ):
+        plot(bulk, genotype, "IL7R", gene_symbols="symbols")
+    bulk.var["symbol"] = pd.Categorical(["TWIN", "TWIN", "x"])
+    with pytest.raises(
+        ValueError, match=re.escape("gene='TWIN': 2 genes have it in expression.var['symbol'] ('g0', 'g1')")
+    ):
+        plot(bulk, genotype, "TWIN", gene_symbols="symbol")
+
+
+def test_labels_of_a_locus():
+    bulk, _, genotype = study()
+    ax = al.pl.locus(bulk, genotype, "g0", labels="rs12")
+    assert "rs12" in {t.get_text() for t in ax.texts}
+    with pytest.raises(KeyError, match="labels: 'rs99' is no variant of this locus; did you mean"):
+        al.pl.locus(bulk, genotype, "g0", labels=["rs12", "rs99"])
+
+
+# --- a part of a scan -------------------------------------------------------------------------------------------------
+
+
+def scan(m=60):
+    rng = np.random.default_rng(3)
+    dosages = rng.integers(0, 3, (40, m)).astype(float)
+    dosages[:, 11] = np.where(rng.random(40) < 0.2, dosages[:, 11], dosages[:, 10])
+    dosages[2, 11] = np.nan
+    var = pd.DataFrame(
+        {"chrom": np.repeat(["chr1", "chr2"], m // 2), "pos": np.tile(100_000 * np.arange(1, m // 2 + 1), 2)},
+        index=[f"rs{j}" for j in range(m)],
+    )
+    p = rng.uniform(0.01, 1, m)
+    p[10] = 1e-9
+    p[20] = np.nan
+    adata = ad.AnnData(dosages, var=var.assign(lmm_p_value=p, lmm_neg_log10_p_value=-np.log10(p)))
+    adata.uns["lmm"] = {"association": {}, "phenotypes": np.array(["y"], dtype=object)}
+    return adata
+
+
+def test_a_region_of_a_scan():
+    adata = scan()
+    for region in ("1:500000-2,500,000", "chr1:500_000–2500000"):
+        ax = al.pl.locus(adata, region=region)
+        inside = adata.var[(adata.var["chrom"] == "chr1") & adata.var["pos"].between(5e5, 2.5e6)].dropna()
+        assert len(inside) == 20
+        np.testing.assert_array_equal(np.sort(points(ax)[:, 0]), inside["pos"])
+        np.testing.assert_allclose(np.sort(points(ax)[:, 1]), np.sort(inside["lmm_neg_log10_p_value"]))
+    r_sq = adata.to_df().corrwith(adata.to_df()["rs10"]) ** 2  # over complete pairs
+    expected = {}
+    for name in inside.index:
+        color = _LEAD if name == "rs10" else _BINS[min(int(r_sq[name] * 5), 4)]
+        expected.setdefault(color, []).append(float(adata.var["pos"][name]))
+    assert {color: sorted(xy[:, 0]) for color, xy in by_color(ax).items()} == expected
+    assert r_sq["rs11"] > 0.2
+    assert ax.get_xlim() == (500_000, 2_500_000)
+    assert ax.get_xlabel() == "Chromosome 1 (Mb)"
+    assert ax.get_ylabel() == r"$-\log_{10}\,p$"
+    # 59 of 60 variants have a p-value.
+    level = next(line for line in ax.lines if line.get_color() == "#d62728")
+    np.testing.assert_allclose(level.get_ydata(), -np.log10(0.05 / 59))
+    assert {t.get_text() for t in ax.texts} == {"rs10", "p = $8.5\\times10^{-4}$"}
+
+
+def test_around_a_variant_of_a_scan():
+    adata = scan()
+    ax = al.pl.locus(adata, variant="rs40")
+    np.testing.assert_array_equal(np.sort(points(ax)[:, 0]), 100_000 * np.arange(6, 17))
+    assert by_color(ax)[_LEAD].tolist() == [[1_100_000, adata.var["lmm_neg_log10_p_value"]["rs40"]]]
+    ax = al.pl.locus(adata, window=200_000)  # of the strongest
+    np.testing.assert_array_equal(np.sort(points(ax)[:, 0]), 100_000 * np.arange(9, 14))
+
+
+def test_a_reference_panel():
+    adata = scan()
+    panel = adata.copy()
+    panel.X = np.nan_to_num(panel.X, nan=-9)
+    del adata.X
+    assert al.pl.locus(adata, variant="rs10").get_legend() is None
+    with_panel, own = al.pl.locus(adata, panel, variant="rs10"), al.pl.locus(scan(), variant="rs10")
+    for color, xy in by_color(own).items():
+        np.testing.assert_array_equal(by_color(with_panel)[color], xy)
+
+
+def test_several_phenotypes_of_a_scan():
+    adata = scan()
+    p = adata.var.pop("lmm_p_value").to_numpy()
+    adata.var = adata.var.drop(columns="lmm_neg_log10_p_value")
+    adata.varm["lmm_p_value"] = np.column_stack([p[::-1], p])
+    adata.uns["lmm"]["phenotypes"] = np.array(["x", "y"], dtype=object)
+    ax = al.pl.locus(adata, variant="rs10", phenotype="y")
+    assert ax.get_title() == "y"
+    np.testing.assert_allclose(points(ax)[:, 1].max(), 9)
+    with pytest.raises(ValueError, match="phenotype=None: key='lmm' holds 2 phenotypes"):
+        al.pl.locus(adata, variant="rs10")
+
+
+def test_bad_arguments_of_a_scan():
+    adata = scan()
+    for error, message, arguments in [
+        (ValueError, "region='1:5': expected chromosome:start-end", {"region": "1:5"}),
+        (ValueError, "region=5: expected chromosome:start-end", {"region": 5}),
+        (ValueError, "region='1:9-5': must start before it ends", {"region": "1:9-5"}),
+        (ValueError, "region='7:1-5': no variant is on chromosome '7'; known: '1', '2'", {"region": "7:1-5"}),
+        (ValueError, "region='1:1-5': no variant there has a p-value", {"region": "1:1-5"}),
+        (ValueError, "window=5: the region says how far", {"region": "1:1-5", "window": 5}),
+        (ValueError, "window=-5: must be a positive number", {"window": -5}),
+        (KeyError, "variant='rs400': not in expression.var_names; did you mean", {"variant": "rs400"}),
+        (ValueError, "variant='rs20': has no p-value", {"variant": "rs20"}),
+        (KeyError, "variant 'rs50' is not among the 20 drawn", {"variant": "rs50", "region": "1:500000-2500000"}),
+        (KeyError, "adata.var has no column 'other_p_value'", {"key": "other"}),
+        (ValueError, "context: does not go with a scan", {"context": "x"}),
+        (ValueError, "p_value: does not go with a scan", {"p_value": "x"}),
+        (ValueError, "region: does not go with a gene", {"gene": "rs1", "region": "1:1-5"}),
+    ]:
+        with pytest.raises(error, match=message):
+            al.pl.locus(adata, **arguments)
+    adata.var = adata.var.rename(columns={"pos": "bpos"})
+    with pytest.raises(KeyError, match="expression.var has no column 'pos', which a locus needs .*did you mean 'bpos'"):
+        al.pl.locus(adata)
+    bulk, _, genotype = study()
+    bulk.uns["eqtl"]["genes"] = pd.DataFrame({"gene": ["g0"]})
+    with pytest.raises(
+        ValueError, match="gene=None: the results of al.tl.map_eqtl are drawn gene by gene; name one, e.g. 'g0'"
+    ):
+        al.pl.locus(bulk, genotype)
+
+
+# --- small pictures ---------------------------------------------------------------------------------------------------
+
+
+def long_names():
+    _, cells, genotype = study()
+    cells.var_names = [f"ENSG0000010000{i}" for i in range(3)]
+    pairs = cells.uns["eqtl"]["pairs"]
+    pairs["gene"] = pd.Categorical(["ENSG00000100000"] * len(pairs))
+    cells.layers["logcounts_of_cells"] = cells.layers["log"]
+    cells.uns["eqtl"]["params"]["layer"] = "logcounts_of_cells"
+    return cells, genotype
+
+
+@pytest.mark.parametrize(
+    ("size", "place"),
+    [((3, 2.4), "left"), ((3, 2.4), "middle"), ((3, 2.4), "right"), ((6, 4), "middle"), ((10, 5), "left")],
+)
+def test_long_names_stay_inside(size, place):
+    cells, genotype = long_names()
+    start = {"left": 1_001_000, "middle": 1_190_000, "right": 1_385_000}[place]
+    cells.var["start"], cells.var["end"] = start, start + 4_000
+    with plt.style.context("default"):
+        fig, axes = plt.subplots(2, 2, figsize=(2 * size[0], 2 * size[1]), layout="constrained")
+        for ax in axes[:, 0]:
+            al.pl.eqtl(cells, genotype, "ENSG00000100000", ax=ax)
+        for ax in axes[:, 1]:
+            al.pl.locus(cells, genotype, "ENSG00000100000", ax=ax)
+        fig.canvas.draw()
+    renderer = fig.canvas.get_renderer()
+    boxes = {}
+    for ax in axes.ravel():
+        texts = [ax.title, ax.xaxis.label, ax.yaxis.label, *ax.texts, *ax.get_xticklabels()]
+        for text in texts:
+            if text.get_visible() and text.get_text():
+                boxes[ax, text] = text.get_window_extent(renderer)
+    for (ax, text), box in boxes.items():
+        frame = ax.get_window_extent(renderer)
+        assert fig.bbox.x0 <= box.x0 < box.x1 <= fig.bbox.x1, text
+        assert fig.bbox.y0 <= box.y0 < box.y1 <= fig.bbox.y1, text
+        if text in ax.texts:
+            assert frame.x0 - 1 <= box.x0 < box.x1 <= frame.x1 + 1, text
+        if text is ax.yaxis.label:
+            assert frame.y0 - 1 <= box.y0 < box.y1 <= frame.y1 + 1, text
+        assert text.get_fontsize() >= 6
+    for ax in axes.ravel():
+        assert not overlap(ax, [text for one, text in boxes if one is ax])
+    names = [t.get_text() for t in axes[0, 1].texts if "ENSG" in t.get_text()]
+    assert names == ["ENSG00000100000 →"]
+    # Of the lead's own label, no part lies on its diamond, nor on the line of the gene's start.
+    ax = axes[0, 1]
+    lead = next(t for t in ax.texts if t.get_text() == "rs0").get_window_extent(renderer)
+    x, y = ax.transData.transform(lead_xy := scatters(ax)[-1].get_offsets()[0])
+    r = 0.5 * np.sqrt(scatters(ax)[-1].get_sizes()[0]) * fig.dpi / 72
+    assert lead_xy[0] == 1_000_000
+    assert not (lead.x0 < x + r and lead.x1 > x - r and lead.y0 < y + r and lead.y1 > y - r)
+    if place != "left":
+        assert not lead.x0 < ax.transData.transform((start, 0))[0] < lead.x1
+
+
+def test_text_that_the_user_sets_stays():
+    _, cells, genotype = study()
+    ax = al.pl.eqtl(cells, genotype, "g0", ax=plt.subplots(figsize=(2.5, 2.2), layout="constrained")[1])
+    ax.figure.canvas.draw()
+    assert ax.get_title().count("\n") > 1
+    ax.set_title("mine and mine alone, however long it is")
+    ax.yaxis.label.set_fontsize(12)
+    ax.figure.canvas.draw()
+    assert ax.get_title() == "mine and mine alone, however long it is"
+    assert ax.yaxis.label.get_fontsize() == 12
+    # In a larger figure the texts are whole again.
+    ax = al.pl.eqtl(cells, genotype, "g0", ax=plt.subplots(figsize=(2.5, 2.2), layout="constrained")[1])
+    whole, size = ax.get_title(), ax.yaxis.label.get_fontsize()
+    ax.figure.canvas.draw()
+    assert ax.yaxis.label.get_fontsize() < size
+    ax.figure.set_size_inches(8, 6)
+    ax.figure.canvas.draw()
+    assert (ax.get_title(), ax.yaxis.label.get_fontsize()) == (whole, size)
+
+
+def test_figures_can_be_pickled():
+    import pickle
+
+    _, cells, genotype = study()
+    for plot in (al.pl.eqtl, al.pl.locus):
+        figure = plot(cells, genotype, "g0").figure
+        figure.canvas.draw()
+        pickle.loads(pickle.dumps(figure)).canvas.draw()

@@ -85,6 +85,24 @@ def test_what_is_constant_is_kept(caplog):
     assert bulk.obs["n_cells"].sum() == adata.n_obs
 
 
+def test_results_of_cells_stay_with_them():
+    adata = cells()
+    adata.obs["y"] = np.random.default_rng(0).normal(size=adata.n_obs)
+    adata.var["de_novo"] = True
+    before = al.pp.pseudobulk(adata, "donor_id")
+    al.pp.kernel_group(adata, "donor_id")
+    al.tl.fit_null(adata, "y")
+    al.tl.associate(adata)
+    al.tl.differential(adata, "age", layer="log")
+    al.tl.variance_components(adata, layer="log")
+    assert "de_p_value" in adata.var
+    assert "lmm_blup" in adata.obs
+    after = al.pp.pseudobulk(adata, "donor_id")
+    assert list(after.var) == list(before.var)
+    assert "de_novo" in after.var
+    assert list(after.obs) == list(before.obs)
+
+
 def test_partly_missing_is_not_constant():
     adata = cells()
     adata.obs["partly"] = np.where(np.arange(adata.n_obs) % 2, adata.obs["age"], np.nan)

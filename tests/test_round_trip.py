@@ -19,6 +19,7 @@ import pytest
 from helpers import everything, portable, work_again
 
 import annlmm as al
+from annlmm._slots.access import SCHEMA_VERSION
 from annlmm._slots.schema import FIELDS, Field
 
 FORMATS = ["h5ad", "zarr"]
@@ -163,6 +164,50 @@ def test_status_of_several_phenotypes_is_text_in_varm(whole, stored):
 
 def test_the_functions_work_on_what_was_read(stored):
     work_again(stored.copy())
+
+
+# ------------------------------------------------------------------------------------------- versions
+
+READERS = {
+    "kernel": lambda a: al.get.kernel(a),
+    "spatial": lambda a: al.tl.variance_components(a, kernel="spatial"),
+    "lmm": lambda a: al.get.null_model(a),
+    "refit": lambda a: al.get.association(a, "refit"),
+    "varcomp": lambda a: al.get.variance_components(a),
+    "de": lambda a: al.get.differential(a),
+    "eqtl": lambda a: al.get.eqtl(a),
+}
+
+
+def test_every_result_has_its_version(stored):
+    for key, entry in stored.uns.items():
+        assert entry["schema_version"] == SCHEMA_VERSION, key
+
+
+def with_version(adata: ad.AnnData, key: str, version: Any) -> ad.AnnData:
+    out = adata.copy()
+    out.uns[key] = {name: value for name, value in out.uns[key].items() if name != "schema_version"}
+    if version is not None:
+        out.uns[key]["schema_version"] = version
+    return out
+
+
+@pytest.mark.parametrize("key", READERS)
+def test_what_a_later_release_wrote_is_refused(whole, key):
+    later = with_version(whole, key, SCHEMA_VERSION + 1)
+    message = rf"='{key}': written by a later annlmm \(schema {SCHEMA_VERSION + 1}\); update annlmm"
+    with pytest.raises(ValueError, match=message):
+        READERS[key](later)
+    for version in ("evil", -1, np.array([1, 2]), 1.5):
+        with pytest.raises(
+            ValueError, match=r"\['schema_version'\] must be a whole number from 1, found .* make it again"
+        ):
+            READERS[key](with_version(whole, key, version))
+
+
+@pytest.mark.parametrize("key", [key for key in READERS if key != "lmm"])
+def test_what_was_written_before_there_was_a_version_is_read(whole, key):
+    READERS[key](with_version(whole, key, None))
 
 
 # ------------------------------------------------------------------------------------------- two stacks

@@ -11,6 +11,7 @@ from scipy import sparse
 
 from annlmm._settings import settings
 from annlmm.blocks import column_blocks
+from annlmm.model.dosages import not_dosages
 from annlmm.model.scan import fill_missing
 
 Float = NDArray[np.float64]
@@ -27,15 +28,22 @@ class Variants:
         Donors.
     columns
         Variants to use.
-    min_maf, center, standardize
+    min_maf, center, standardize, missing_call
         As of `al.pp.kernel_grm`.
     """
 
     def __init__(
-        self, matrix: Any, n: int, columns: NDArray[np.intp], min_maf: float, center: bool, standardize: bool
+        self,
+        matrix: Any,
+        n: int,
+        columns: NDArray[np.intp],
+        min_maf: float,
+        center: bool,
+        standardize: bool,
+        missing_call: float | None = None,
     ) -> None:
         self.matrix, self.rows, self.columns = matrix, np.arange(n), columns
-        self.min_maf, self.center, self.standardize = min_maf, center, standardize
+        self.min_maf, self.center, self.standardize, self.missing_call = min_maf, center, standardize, missing_call
         self.width = max(1, int(settings.block_memory // (8 * 4 * n)))
 
     def __iter__(self) -> Iterator[Float]:
@@ -52,15 +60,15 @@ class Variants:
         z: Float = array.toarray() if sparse.issparse(array) else np.array(array, order="C")
         if np.isinf(z).any():
             raise ValueError("the variants hold infinite values; set missing calls to NaN")
+        if self.missing_call is not None:
+            z[z == self.missing_call] = np.nan
+        reason = not_dosages(z, self.min_maf)
+        if reason is not None:
+            raise ValueError(f"min_maf={self.min_maf:g}: {reason}")
         z, _, empty = fill_missing(z)
         mean = z.mean(axis=0)
         keep = ~empty & (np.ptp(z, axis=0) > 0)
         if self.min_maf > 0:
-            if z.size and (z.min() < 0 or z.max() > 2):
-                raise ValueError(
-                    f"min_maf={self.min_maf}: the values are not dosages (they range from {z.min():.4g} to {z.max():.4g}, not 0 to 2; "
-                    "missing calls must be NaN); recode them, or pass min_maf=0"
-                )
             keep &= np.minimum(mean, 2 - mean) / 2 >= self.min_maf
         z, mean = z[:, keep], mean[keep]
         if self.center or self.standardize:

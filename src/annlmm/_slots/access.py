@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from annlmm._settings import logger, settings
 from annlmm._slots.lazy import is_lazy, load_annotations
+from annlmm._slots.schema import fields_of
 
 SCHEMA_VERSION = 1
 
@@ -55,11 +56,23 @@ def write_slots(adata: AnnData, slots: Mapping[tuple[str, str], Any], remove: It
         warnings.simplefilter("ignore", ImplicitModificationWarning)
         # A hundred columns, of ten scans, are no reason to copy the frame.
         warnings.simplefilter("ignore", pd.errors.PerformanceWarning)
-        for slot, key in remove:
-            if key in getattr(adata, slot):
+        remove = [(slot, key) for slot, key in remove if key in getattr(adata, slot)]
+        frames = {slot: getattr(adata, slot).copy(deep=False) for slot in ("obs", "var")}
+        touched = [(slot, key) for slot, key in [*remove, *slots] if slot not in frames]
+        before = {(slot, key): getattr(adata, slot).get(key) for slot, key in touched}
+        try:
+            for slot, key in remove:
                 del getattr(adata, slot)[key]
-        for (slot, key), value in slots.items():
-            getattr(adata, slot)[key] = value
+            for (slot, key), value in slots.items():
+                getattr(adata, slot)[key] = value
+        except BaseException:  # an interrupt leaves all of it or nothing
+            adata.obs, adata.var = frames["obs"], frames["var"]
+            for (slot, key), value in before.items():
+                if value is not None:
+                    getattr(adata, slot)[key] = value
+                elif key in getattr(adata, slot):
+                    del getattr(adata, slot)[key]
+            raise
 
 
 def received(value: Any) -> str:
@@ -92,13 +105,51 @@ def check_key(key: Any, argument: str = "key_added") -> str:
     return key
 
 
+def check_missing_call(missing_call: Any) -> float | None:
+    """A number, or None."""
+    if missing_call is None:
+        return None
+    if isinstance(missing_call, bool) or not isinstance(missing_call, (int, float, np.number)):
+        raise TypeError(
+            f"missing_call: must be the number that stands for a missing call, such as -9, received {received(missing_call)}"
+        )
+    return float(missing_call)
+
+
 def hint(name: str, known: Iterable[str]) -> str:
-    """What the user may have meant."""
+    """What the user may have meant; our own fields only where there is nothing else."""
     known = [str(k) for k in known if k is not None]  # anndata 0.13 lists X among the layers, as None
+    own = own_names(known)
+    known = [k for k in known if k not in own] or known
     close = get_close_matches(str(name), known, n=3, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(repr(c) for c in close) + "?"
     return f"known: {', '.join(map(repr, known[:10]))}{', …' if len(known) > 10 else ''}" if known else "there is none"
+
+
+# Slots, the functions that write to them, and fields that each of them writes whatever was asked for.
+_TOGETHER = (
+    (("obs", "obsm"), ("fit_null",), ("_blup", "_residual", "_phenotype")),
+    (
+        ("var",),
+        ("associate", "variance_components", "differential"),
+        ("_neg_log10_p_value", "_p_value", "_p_adjusted", "_status"),
+    ),
+)
+
+
+def own_names(names: Iterable[Any]) -> set[str]:
+    """Those of our results among the names of columns: the fields of every key that has the ones that always come together.
+
+    By name and not from `.uns`, which a subset or a concatenation may have lost.
+    """
+    present = {str(name) for name in names}
+    own: set[str] = set()
+    for slots, owners, always in _TOGETHER:
+        fields = [f.name.removeprefix("{key}") for owner in owners for f in fields_of(owner) if f.slot in slots]
+        keys = {name.removesuffix(always[0]) for name in present if name.endswith(always[0])}
+        own |= {k + field for k in keys if all(k + one in present for one in always) for field in fields}
+    return own & present
 
 
 def boolean_mask(adata: AnnData, mask: Any, axis: str, argument: str) -> NDArray[np.bool_]:
@@ -152,9 +203,17 @@ def feature_matrix(adata: AnnData, layer: str | None) -> Any:
     matrix = adata.X if layer is None else adata.layers[layer]
     if matrix is None:
         raise ValueError("adata.X is None; name a layer")
-    if matrix.dtype.kind not in "fiub":
+    if isinstance(matrix, np.ma.MaskedArray):
+        name = "adata.X" if layer is None else f"layer {layer!r}"
         raise TypeError(
-            f"{'adata.X' if layer is None else f'layer {layer!r}'}: must hold real numbers, received dtype {matrix.dtype}"
+            f"{name}: is a masked array, whose mask would be lost; make its masked values NaN, .filled(np.nan)"
+        )
+    name = "adata.X" if layer is None else f"layer {layer!r}"
+    if matrix.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: must hold real numbers, received dtype {matrix.dtype}")
+    if tuple(matrix.shape) != adata.shape:  # anndata does not compare them where the matrix stays in the file
+        raise ValueError(
+            f"{name}: stored as {tuple(matrix.shape)} for {adata.shape} names; the file is damaged, write it again"
         )
     return matrix
 

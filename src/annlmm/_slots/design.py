@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from annlmm._slots.access import hint, numeric, received
+from annlmm._slots.formula import check_formula
 
 Float = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -47,7 +48,7 @@ def read_phenotypes(adata: AnnData, phenotype: Any) -> Phenotypes:
                 f"adata.obs[{phenotype!r}] = adata.obs_vector({phenotype!r})"
             )
         raise KeyError(
-            f"phenotype={phenotype!r}: neither a column of adata.obs nor a key of adata.obsm; {hint(phenotype, [*adata.obs.columns, *adata.obsm])}"
+            f"phenotype={phenotype!r}: neither a column of adata.obs nor a key of adata.obsm; {hint(phenotype, _known(adata))}"
         )
     if isinstance(phenotype, Sequence) and phenotype and all(isinstance(name, str) for name in phenotype):
         if len(set(phenotype)) < len(phenotype):
@@ -89,6 +90,18 @@ def obsm_frame(adata: AnnData, key: str) -> pd.DataFrame:
     return pd.DataFrame(array, index=adata.obs_names, columns=names)
 
 
+def obsm_column(adata: AnnData, name: str, argument: str, owner: str = "adata") -> pd.Series | None:
+    """One column of an obsm entry, X_pca[0] or frame[name]; None where there is no such entry."""
+    part = re.fullmatch(r"(.+)\[([^\]]*)\]", name)
+    if part is None or part[1] not in adata.obsm:
+        return None
+    frame = obsm_frame(adata, part[1])
+    for column in (name, part[2], *([part[1]] if part[2] == "0" else [])):
+        if column in frame:
+            return frame[column].rename(name)
+    raise KeyError(f"{argument}: {owner}.obsm[{part[1]!r}] has the columns {', '.join(map(repr, frame))}")
+
+
 @dataclass(frozen=True)
 class Covariates:
     """What the user asked for, before rows are chosen.
@@ -96,26 +109,34 @@ class Covariates:
     Attributes
     ----------
     names
-        Columns of obs or keys of obsm, where they were listed.
+        Columns of obs, keys of obsm or columns of these, where they were listed.
     formula
         The user's formula, evaluated once, at fit; None if names were listed.
     variables
         Columns of obs and keys of obsm that either of them uses.
     complete
         Per row of adata: whether every variable that is used is present.
+    owner, also
+        What the user calls adata, and names that would have been found elsewhere.
     """
 
     names: tuple[str, ...]
     formula: str | None
     variables: tuple[str, ...]
     complete: Mask
+    owner: str = "adata"
+    also: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         return self.formula if self.formula is not None else "~ " + " + ".join(["1", *self.names])
 
 
-def read_covariates(adata: AnnData, covariates: Any) -> Covariates:
+def nowhere(owner: str, also: Sequence[str]) -> str:
+    return f"neither a column of {owner}.obs nor a key of {owner}.obsm" + (", nor in genotype" if also else "")
+
+
+def read_covariates(adata: AnnData, covariates: Any, owner: str = "adata", also: tuple[str, ...] = ()) -> Covariates:
     """Names of obs columns and obsm keys, or a formula; which rows have all of them."""
     if covariates is None:
         return Covariates((), None, (), np.ones(adata.n_obs, dtype=bool))
@@ -131,23 +152,42 @@ def read_covariates(adata: AnnData, covariates: Any) -> Covariates:
                 f"covariates={formula!r}: {random.group()} is a random effect; make it the kernel, "
                 f"al.pp.kernel_group(adata, {random.group(1)!r}), and leave it out of the formula"
             )
+        check_formula(formula, {*map(str, adata.obs.columns), *adata.obsm})
         variables = _variables(adata, formula)
-        return Covariates((), formula, variables, _complete(adata, variables))
+        row = next((found for key in adata.obsm for found in _subscripts(key, formula) if key in variables), None)
+        if row is not None:
+            raise ValueError(
+                f"covariates={formula!r}: {row[0]!r} is a row in a formula; write {row[1]}[:, {row[2]}] for the column, or list names: [..., '{row[1]}[{row[2]}]']"
+            )
+        return Covariates((), formula, variables, _complete(adata, variables), owner, also)
     names = (covariates,) if isinstance(covariates, str) else covariates
     if not isinstance(names, Sequence) or not all(isinstance(name, str) for name in names):
         raise TypeError(
             f"covariates: must be names of obs columns or obsm keys, or a formula such as '~ age + C(sex)', received {received(covariates)}"
         )
     for name in names:
-        if name not in adata.obs.columns and name not in adata.obsm:
+        found = name in adata.obs.columns or name in adata.obsm
+        if not found and obsm_column(adata, name, f"covariates: {name!r}", owner) is None:
             if re.search(r"[+*:]|\b[CQ]\(", name):
                 raise KeyError(f"covariates: {name!r} is no name; a formula begins with '~', as in '~ {name.strip()}'")
             raise KeyError(
-                f"covariates: {name!r} is neither a column of adata.obs nor a key of adata.obsm; {hint(name, [*adata.obs.columns, *adata.obsm])}"
+                f"covariates: {name!r} is {nowhere(owner, also)}; {hint(name.partition('[')[0], dict.fromkeys([*_known(adata), *also]))}"
             )
     if len(set(names)) < len(names):
         raise ValueError(f"covariates: names must differ, received {list(names)}")
-    return Covariates(tuple(names), None, tuple(names), _complete(adata, names))
+    used = [name if name in adata.obs.columns or name in adata.obsm else name.rpartition("[")[0] for name in names]
+    return Covariates(tuple(names), None, tuple(dict.fromkeys(used)), _complete(adata, names), owner, also)
+
+
+def _subscripts(key: str, formula: str) -> list[tuple[str, str, str]]:
+    """Where a formula has one number in brackets after the name of a matrix: the text, the name and the number."""
+    return [(found[0], key, found[1]) for found in re.finditer(rf"\b{re.escape(key)}\s*\[\s*(\d+)\s*\]", formula)]
+
+
+def _obsm_part(adata: AnnData, name: str) -> pd.DataFrame:
+    """All columns of an obsm entry, or one."""
+    column = None if name in adata.obsm else obsm_column(adata, name, "covariates")
+    return obsm_frame(adata, name) if column is None else column.to_frame()
 
 
 def _variables(adata: AnnData, formula: str) -> tuple[str, ...]:
@@ -166,7 +206,7 @@ def _variables(adata: AnnData, formula: str) -> tuple[str, ...]:
 def _complete(adata: AnnData, names: Sequence[str]) -> Mask:
     complete = np.ones(adata.n_obs, dtype=bool)
     for name in names:
-        present = adata.obs[name].notna() if name in adata.obs.columns else obsm_frame(adata, name).notna().all(axis=1)
+        present = adata.obs[name].notna() if name in adata.obs.columns else _obsm_part(adata, name).notna().all(axis=1)
         complete &= present.to_numpy(dtype=bool)
     return complete
 
@@ -176,7 +216,7 @@ def design_matrix(adata: AnnData, covariates: Covariates, rows: NDArray[np.intp]
     if covariates.formula is None:
         x, terms = _from_names(adata, covariates.names, rows)
     else:
-        x, terms = _from_formula(adata, covariates.formula, covariates.variables, rows)
+        x, terms = _from_formula(adata, covariates, covariates.formula, rows)
     twice = next((term for term in terms if terms.count(term) > 1), None)
     if twice is not None:
         raise ValueError(f"covariates: two terms are named {twice!r}; rename one of the columns")
@@ -199,7 +239,7 @@ def _from_names(adata: AnnData, names: Sequence[str], rows: NDArray[np.intp]) ->
             columns.append(numeric(column, f"covariates {name!r}"))
             terms.append(name)
         else:
-            frame = obsm_frame(adata, name).iloc[rows]
+            frame = _obsm_part(adata, name).iloc[rows]
             columns.extend(_obsm_columns(frame).T)
             terms.extend(map(str, frame.columns))
     return np.stack(columns, axis=1), tuple(terms)
@@ -232,26 +272,48 @@ def _as_category(column: pd.Series, name: str) -> pd.Series:
 
 
 def _from_formula(
-    adata: AnnData, formula: str, variables: Sequence[str], rows: NDArray[np.intp]
+    adata: AnnData, covariates: Covariates, formula: str, rows: NDArray[np.intp]
 ) -> tuple[Float, tuple[str, ...]]:
     from formulaic import Formula, ModelMatrices
     from formulaic.errors import FormulaicError
 
-    frame, context = _evaluation(adata, variables, rows)
+    frame, context = _evaluation(adata, covariates.variables, rows)
     try:
         matrix = Formula(formula).get_model_matrix(frame, context=context, na_action="ignore")
     except (FormulaicError, SyntaxError, TypeError, ValueError, KeyError) as error:
         # formulaic marks the place with terminal colours
         reason = " ".join(re.sub(r"\x1b\[[\d;]*m|[⧛⧚]", "", str(error)).split())
-        raise ValueError(
-            f"covariates={formula!r}: {reason}; name columns of adata.obs or keys of adata.obsm "
-            f"({hint('', [*adata.obs.columns, *adata.obsm])}), `in backticks` if they hold spaces"
-        ) from error
+        raise ValueError(f"covariates={formula!r}: {_explained(covariates, formula, reason, _known(adata))}") from error
     if isinstance(matrix, ModelMatrices):
         raise ValueError(f"covariates={formula!r}: has several parts; join them with '+'")
     if matrix.shape[0] != rows.size:
         raise ValueError(f"covariates={formula!r}: gives {matrix.shape[0]} rows for {rows.size}; it must not drop any")
     return np.asarray(matrix, dtype=np.float64), tuple(map(str, matrix.columns))
+
+
+def _explained(covariates: Covariates, formula: str, reason: str, known: list[str]) -> str:
+    """What formulaic says, in the terms of the user: which name it does not know, and what it may have meant."""
+    owner, known = covariates.owner, list(dict.fromkeys([*known, *covariates.also]))
+    quote = next(
+        (f"; write `{name}` in backticks" for name in known if not name.isidentifier() and name in formula), ""
+    )
+    unknown = re.search(r"`([^`]+)` is not present|name '(\w+)' is not defined", reason)
+    if unknown is None:
+        return (
+            f"{reason}{quote}"
+            if quote
+            else f"{reason}; name columns of {owner}.obs or keys of {owner}.obsm ({hint('', known)}), `in backticks` if they hold spaces"
+        )
+    name = unknown.group(1) or unknown.group(2)
+    if re.search(rf"\b{re.escape(name)}\s*\(", formula):
+        return f"{name!r} is no function that a formula knows; there are those of numpy (np.log1p) and formulaic (C, log, poly, bs, scale)"
+    return f"{name!r} is {nowhere(owner, covariates.also)}{quote or f'; {hint(name, known)}'}"
+
+
+def _known(adata: AnnData) -> list[str]:
+    """What a covariate or phenotype may be: columns of obs, and keys of obsm but those of kernels."""
+    kernels = {key for key, entry in adata.uns.items() if isinstance(entry, Mapping) and "kind" in entry}
+    return [*map(str, adata.obs.columns), *(str(key) for key in adata.obsm if key not in kernels)]
 
 
 def _evaluation(

@@ -12,10 +12,12 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from annlmm._settings import logger
 from annlmm._slots.access import SCHEMA_VERSION, hint, storable, taken, write_slots
 from annlmm._slots.pair import Genes, Variants
 from annlmm._slots.parquet import ROW_GROUP, PairFile
 from annlmm._slots.results import adjust
+from annlmm._slots.version import check_version, entry_of
 from annlmm.model.association import STATUS
 from annlmm.model.combine import storey_q_value
 from annlmm.model.eqtl_cis import Pairs
@@ -125,6 +127,11 @@ class PairSink:
             self._flush(self.file)
         return None
 
+    @property
+    def run(self) -> str | None:
+        """What tells the pairs in the file from those of another run; None where there is no file."""
+        return None if self.file is None else self.file.run
+
     def close(self) -> None:
         """Give the file its name."""
         if self.file is not None:
@@ -204,6 +211,15 @@ def check_eqtl_key(adata: AnnData, key: str) -> None:
         raise taken(adata, key)
 
 
+def tell_shared(adata: AnnData, key: str, path: Path) -> None:
+    """Warn of results under other keys whose pairs are in this file, which will be replaced."""
+    for other, entry in adata.uns.items():
+        if other != key and _is_eqtl(entry) and str(entry["params"].get("output", "")) == str(path.resolve()):
+            logger.warning(
+                f"output: {str(path)!r} holds the pairs of key={other!r}, which will be replaced; give each key an output= of its own"
+            )
+
+
 def _is_eqtl(entry: Any) -> bool:
     return isinstance(entry, Mapping) and "genes" in entry and "params" in entry
 
@@ -216,12 +232,13 @@ def write_eqtl(adata: AnnData, key: str, params: Mapping[str, Any], tables: Mapp
 
 def read_eqtl(adata: AnnData, key: str, level: str, path: Path | None) -> tuple[pd.DataFrame | Path, pd.DataFrame]:
     """The table of a level, or the file that holds it, and that of the genes."""
-    entry = adata.uns.get(key)
+    entry = entry_of(adata, key)
     if not _is_eqtl(entry):
         known = [k for k, v in adata.uns.items() if _is_eqtl(v)]
         raise KeyError(
             f"key={key!r}: no eQTL there; run al.tl.map_eqtl(expression, genotype, key_added={key!r}) first; {hint(key, known)}"
         )
+    check_version(entry, key, "map_eqtl")
     genes = entry["genes"].copy()
     if level == "gene":
         return genes, genes
@@ -231,4 +248,34 @@ def read_eqtl(adata: AnnData, key: str, level: str, path: Path | None) -> tuple[
         return entry["signals"].copy(), genes
     if "pairs" in entry:
         return entry["pairs"].copy(), genes
+    if path is None and "output" not in entry["params"]:
+        raise ValueError(
+            f"key={key!r}: adata.uns[{key!r}] is incomplete (pairs; was it edited?); pass path= of the file, or run al.tl.map_eqtl again"
+        )
     return Path(str(entry["params"]["output"])) if path is None else path, genes
+
+
+def run_of(adata: AnnData, key: str) -> str | None:
+    """The run whose pairs are in a file, where it was noted."""
+    run = adata.uns[key]["params"].get("run")
+    return None if run is None else str(run)
+
+
+def with_unknown_positions(table: pd.DataFrame, *, always: bool) -> pd.DataFrame:
+    """The position as a nullable integer, missing where it is stored as −1; a table of placed variants alone stays as it is."""
+    if "pos" in table and (always or (table["pos"] < 0).any()):
+        pos = table["pos"].astype("Int64")
+        return table.assign(pos=pos.mask(pos < 0))
+    return table
+
+
+def named_in_var(adata: AnnData, name: str) -> str:
+    """Where a name that is none of `.var_names` stands in a column of `.var`, for a message; "" if nowhere."""
+    for column in adata.var.columns:
+        values = adata.var[column]
+        if not isinstance(values.dtype, (pd.CategoricalDtype, pd.StringDtype)) and values.dtype != object:
+            continue
+        own = [str(found) for found in adata.var_names[values.astype(object).eq(name).to_numpy(dtype=bool)]]
+        if own:
+            return f"found in adata.var[{column!r}]: pass gene={(own if len(own) > 1 else own[0])!r}"
+    return ""

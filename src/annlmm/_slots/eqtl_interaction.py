@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from annlmm._slots.access import hint
 from annlmm._slots.eqtl import PairColumns, gene_frame
 from annlmm.model.eqtl_genes import GeneLevel
 from annlmm.model.eqtl_interaction import TESTS
@@ -120,7 +119,7 @@ def check_interaction(genes: pd.DataFrame, key: str, test: str, context: str | N
         raise KeyError(f"{asked}: key={key!r} has no contexts; run al.tl.map_eqtl with interaction=")
     known = list(map(str, genes["context"].cat.categories))
     if context is not None and context not in known:
-        raise KeyError(f"context={context!r}: not among those of key={key!r}; {hint(context, known)}")
+        raise KeyError(f"context={context!r}: not among those of key={key!r}, which are {', '.join(map(repr, known))}")
 
 
 def of_same(table: pd.DataFrame, genes: pd.DataFrame) -> NDArray[np.bool_]:

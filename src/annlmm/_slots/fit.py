@@ -15,6 +15,7 @@ from scipy.special import stdtr
 from annlmm._slots.access import SCHEMA_VERSION, hint, storable, taken, write_slots
 from annlmm._slots.kernel import read_basis
 from annlmm._slots.schema import fields_of
+from annlmm._slots.version import check_version
 from annlmm.model.design import make_design
 from annlmm.model.null import NullFit, NullModel
 
@@ -85,9 +86,10 @@ class StoredNull:
         """Phenotypes that use the same rows, together: (rows, numbers of the phenotypes)."""
         return missingness_patterns(~np.isnan(self.y))
 
-    def check_unchanged(self, j: int, rss: float) -> None:
-        """The kernel, the phenotype and the design give the residual that the fit had."""
-        if not abs(rss - self.rss[j]) <= 1e-6 * self.rss[j]:
+    def check_unchanged(self, j: int, rss: float, condition: float = 1.0) -> None:
+        """The kernel, the phenotype and the design give the residual that the fit had, by a V of this condition number."""
+        rounding = float(np.finfo(np.float64).eps) * self.x.shape[0] * condition
+        if not abs(rss - self.rss[j]) <= max(1e-6, rounding) * self.rss[j]:
             raise ValueError(
                 f"key={self.key!r}: the kernel, the phenotype or the design changed since {self.names[j]!r} was fitted (residual sum of squares "
                 f"{self.rss[j]:.6g} then, {rss:.6g} now); run al.tl.fit_null again"
@@ -197,7 +199,7 @@ def read_null(adata: AnnData, key: str) -> StoredNull:
         raise KeyError(
             f"key={key!r}: not in adata.uns; run al.tl.fit_null(adata, ..., key_added={key!r}) first; {hint(key, nulls)}"
         )
-    if not isinstance(entry, Mapping) or "phenotypes" not in entry or "schema_version" not in entry:
+    if not isinstance(entry, Mapping) or not {"phenotypes", "schema_version"} <= entry.keys() or _scan_only(entry):
         raise ValueError(
             f"key={key!r}: adata.uns[{key!r}] is not a null model of annlmm; give al.tl.fit_null another key_added"
         )
@@ -207,12 +209,14 @@ def read_null(adata: AnnData, key: str) -> StoredNull:
             f"key={key!r}: adata.uns[{key!r}] is incomplete ({', '.join(sorted(lacking))}; was it edited, or merged in a concatenation?); "
             "run al.tl.fit_null again"
         )
-    if int(entry.get("schema_version", 0)) > SCHEMA_VERSION:
-        raise ValueError(
-            f"key={key!r}: written by a later annlmm (schema {int(entry['schema_version'])}); update annlmm"
-        )
+    check_version(entry, key, "fit_null")
     names = tuple(map(str, np.asarray(entry["phenotypes"])))
     single = "fits" not in entry
+    lacking = {"reml"} - entry["params"].keys() | ({"term"} - set(entry["beta"]))
+    if lacking or not (single or (set(_READ) <= set(entry["fits"]) and len(entry["fits"]) == len(names))):
+        raise ValueError(
+            f"key={key!r}: the parts of adata.uns[{key!r}] do not go together (was it edited?); run al.tl.fit_null again"
+        )
     slot = adata.obs if single else adata.obsm
     if f"{key}_design" not in adata.obsm or f"{key}_phenotype" not in slot:
         raise KeyError(
@@ -237,6 +241,11 @@ def read_null(adata: AnnData, key: str) -> StoredNull:
     scale = np.where(np.isinf(gamma), sigma_sq, tau_sq)
     rss = scale * (now - len(terms) if params["reml"] else now)
     return StoredNull(key, names, terms, x, y, gamma, rss, params)
+
+
+def _scan_only(entry: Mapping[str, Any]) -> bool:
+    """Results of `associate` under a key of their own."""
+    return "association" in entry and not {"params", "beta", "beta_covariance"} & entry.keys()
 
 
 def phenotype_number(stored: StoredNull, phenotype: str | None) -> int:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from annlmm._slots.access import SCHEMA_VERSION, hint, storable, taken, write_slots
 from annlmm._slots.schema import fields_of
+from annlmm._slots.version import check_version, entry_of
 from annlmm.model.association import STATUS
 
 Float = NDArray[np.float64]
@@ -71,12 +72,13 @@ def write_gene_results(
 
 def read_gene_results(adata: AnnData, owner: str, key: str, *, each: bool = False) -> pd.DataFrame:
     """One row per feature; with `each` one per feature and level of a factor or member of a family."""
-    entry = adata.uns.get(key)
+    entry = entry_of(adata, key)
     if not isinstance(entry, Mapping) or owner not in entry:
         known = [k for k, v in adata.uns.items() if isinstance(v, Mapping) and owner in v]
         raise KeyError(
             f"key={key!r}: no result of al.tl.{owner} there; run al.tl.{owner}(adata, ..., key_added={key!r}) first; {hint(key, known)}"
         )
+    check_version(entry, key, owner)
     several, prefix, _, _ = _SEVERAL[owner]
     if each and several not in entry:
         raise ValueError(f"{several}=True: {_ALONE[several].format(key=key)}")

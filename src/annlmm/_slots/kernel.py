@@ -11,7 +11,8 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from annlmm._slots.access import SCHEMA_VERSION, check_memory, hint, received
+from annlmm._slots.access import check_memory, hint, received
+from annlmm._slots.version import check_version
 from annlmm.model.basis import Basis, DenseBasis, GroupBasis, no_kernel, restrict_rows
 
 Float = NDArray[np.float64]
@@ -65,7 +66,7 @@ class Family:
 def read_family(adata: AnnData, key: Any, argument: str = "kernel") -> Family | None:
     """The family under a key; None where there is a single kernel."""
     entry = adata.uns.get(key) if isinstance(key, str) else None
-    if not isinstance(entry, Mapping) or entry.get("kind") != "family":
+    if not isinstance(entry, Mapping) or str(entry.get("kind")) != "family":
         kernel_entry(adata, key, argument)
         return None
     _check_entry(entry, key, argument)
@@ -122,10 +123,7 @@ def kernel_entry(adata: AnnData, key: Any, argument: str = "kernel") -> dict[str
 
 
 def _check_entry(entry: Mapping[str, Any], key: str, argument: str) -> None:
-    if int(entry.get("schema_version", 0)) > SCHEMA_VERSION:
-        raise ValueError(
-            f"{argument}={key!r}: written by a later annlmm (schema {int(entry['schema_version'])}); update annlmm"
-        )
+    check_version(entry, key, "kernel", argument)
     lacking = [name for name in _NEEDED.get(str(entry["kind"]), ("kind",)) if name not in entry]
     if not lacking and entry["kind"] == "groups" and "relatedness" not in entry:
         lacking = ["relatedness"] if entry["params"].get("relatedness") or entry["params"].get("scale") else []
@@ -134,14 +132,35 @@ def _check_entry(entry: Mapping[str, Any], key: str, argument: str) -> None:
             f"{argument}={key!r}: adata.uns[{key!r}] is incomplete ({', '.join(lacking) or 'kind'}; was it edited, or merged in a concatenation?); "
             "compute the kernel again"
         )
+    if not _agree(entry):
+        raise ValueError(
+            f"{argument}={key!r}: the parts of adata.uns[{key!r}] do not go together (was it edited?); compute the kernel again"
+        )
 
 
-def group_labels(adata: AnnData, groupby: str, argument: str = "groupby") -> pd.Series:
-    """Labels as strings, missing ones as NaN."""
+def _agree(entry: Mapping[str, Any]) -> bool:
+    """Lengths that must be equal are."""
+    kind = str(entry["kind"])
+    if kind == "dense":
+        return np.ndim(entry["eigenvalues"]) == 1 and np.shape(entry["probe"]) == (int(entry["n_obs"]),)
+    if kind == "family":
+        values = entry["params"].get(str(entry["parameter"]))
+        return (
+            isinstance(values, np.ndarray) and values.dtype.kind in "fiu" and values.shape == np.shape(entry["members"])
+        )
+    related, groups = entry.get("relatedness"), pd.Index(np.asarray(entry["groups"]))
+    size = len(groups)
+    return related is None or (
+        groups.is_unique and np.shape(related) == (size, size) and bool(np.isfinite(related).all())
+    )
+
+
+def group_labels(adata: AnnData, groupby: str, argument: str = "groupby", name: str = "adata") -> pd.Series:
+    """Labels as strings, missing ones as NaN; `name` is what the caller calls `adata`."""
     if not isinstance(groupby, str):
-        raise TypeError(f"{argument}: must be the name of a column of adata.obs, received {received(groupby)}")
+        raise TypeError(f"{argument}: must be the name of a column of {name}.obs, received {received(groupby)}")
     if groupby not in adata.obs.columns:
-        raise KeyError(f"{argument}={groupby!r}: no such column in adata.obs; {hint(groupby, adata.obs.columns)}")
+        raise KeyError(f"{argument}={groupby!r}: no such column in {name}.obs; {hint(groupby, adata.obs.columns)}")
     column = adata.obs[groupby]
     codes, values = pd.factorize(column)
     names = [_label(value, f"{argument}={groupby!r}") for value in values]
@@ -217,9 +236,9 @@ def _read_groups(adata: AnnData, key: str, entry: Mapping[str, Any], rows: Index
     return GroupBasis(codes.astype(np.intp), np.asarray(related, dtype=np.float64)[np.ix_(present, present)])
 
 
-def read_kernel_matrix(adata: AnnData, key: str) -> pd.DataFrame:
+def read_kernel_matrix(adata: AnnData, key: str, argument: str = "kernel") -> pd.DataFrame:
     """K itself on all rows of adata."""
-    kernel_entry(adata, key)
+    kernel_entry(adata, key, argument)
     rows = np.flatnonzero(usable_rows(adata, key))
     check_memory(rows.size, rows.size, "subset adata first")
     basis = read_basis(adata, key, rows)

@@ -117,7 +117,7 @@ def match_donors(
             "without donor_key= each row is a donor; name the column of donors",
         )
     else:
-        labels = group_labels(expression, donor_key, "donor_key").reset_index(drop=True)
+        labels = group_labels(expression, donor_key, "donor_key", "expression").reset_index(drop=True)
     present = labels.notna().to_numpy(dtype=bool)
     if not present.any():
         raise ValueError(f"donor_key={donor_key!r}: all {present.size} values are missing")

@@ -159,6 +159,9 @@ def share_chromosomes(genes: Genes, variants: Variants) -> tuple[Genes, Variants
             parts.append(f"{unknown} {what} without a position")
         if elsewhere:
             parts.append(f"{elsewhere} {what} on chromosomes that the other side lacks")
+    stranded = int((genes.placed & (genes.strand == 0)).sum())
+    if stranded:
+        parts.append(f"{stranded} genes without a strand, taken for '+'")
     return genes, variants, "; ".join(parts)
 
 
@@ -237,7 +240,14 @@ def _positions(var: pd.DataFrame, column: str, argument: str) -> Integer:
     """Whole numbers, −1 for whatever is missing or negative (PLINK and GEMMA write −9, or 0 for a chromosome)."""
     if column not in var:
         return np.full(len(var), UNKNOWN, dtype=np.int64)
-    values = numeric(var[column], f"{argument}.var[{column!r}]")
+    name, levels = f"{argument}.var[{column!r}]", var[column].dtype
+    if isinstance(levels, (pd.CategoricalDtype, pd.StringDtype)) or any(
+        isinstance(v, str) for v in var[column].iloc[:100]
+    ):
+        raise TypeError(
+            f"{name}: must be numeric, received text (dtype {levels}); {name} = pd.to_numeric({name}.astype(object), errors='coerce')"
+        )
+    values = numeric(var[column], name)
     known = np.isfinite(values) & (values >= 0)
     whole = np.where(known, values, UNKNOWN).astype(np.int64)
     if (whole[known] != values[known]).any():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from annlmm._slots.access import received
+from annlmm._slots.access import hint, received
 from annlmm._slots.kernel import read_basis, read_kernel_matrix
 from annlmm._slots.pair import Donors
 from annlmm.model.basis import Basis, DenseBasis, GroupBasis, no_kernel
@@ -37,10 +38,33 @@ def aligned(frame: pd.DataFrame, names: pd.Index, argument: str, what: str) -> N
     return np.asarray(values[np.ix_(rows.get_indexer(names), columns.get_indexer(names))])
 
 
-def read_relatedness(relatedness: Any, genotype: AnnData, donors: Donors) -> Float:
+def _kernels(adata: AnnData) -> list[str]:
+    return [key for key, entry in adata.uns.items() if isinstance(entry, Mapping) and "kind" in entry]
+
+
+def check_kernel_key(expression: AnnData, genotype: AnnData, key: str) -> None:
+    """A kernel of `expression`, not one that only `genotype` has."""
+    if key in expression.uns:
+        return
+    if key in _kernels(genotype):
+        raise KeyError(f"kernel={key!r}: not in expression.uns; genotype has it: pass relatedness={key!r}")
+    raise KeyError(
+        f"kernel={key!r}: not in expression.uns; make one of the donors, al.pp.kernel_group(expression, donor_key, key_added={key!r}), or leave "
+        f"kernel out for a random intercept per donor; {hint(key, _kernels(expression))}"
+    )
+
+
+def read_relatedness(relatedness: Any, expression: AnnData, genotype: AnnData, donors: Donors) -> Float:
     """K_d of the matched donors, from a table or the key of a kernel in `genotype`."""
     if isinstance(relatedness, str):
-        relatedness = read_kernel_matrix(genotype, relatedness)
+        if relatedness not in genotype.uns:
+            remedy = (
+                f"expression has it: pass kernel={relatedness!r}"
+                if relatedness in _kernels(expression)
+                else f"make it first: al.pp.kernel_grm(genotype, key_added={relatedness!r}); {hint(relatedness, _kernels(genotype))}"
+            )
+            raise KeyError(f"relatedness={relatedness!r}: not in genotype.uns; {remedy}")
+        relatedness = read_kernel_matrix(genotype, relatedness, "relatedness")
     if not isinstance(relatedness, pd.DataFrame):
         raise TypeError(
             "relatedness: must be a DataFrame named by the donors, as al.get.kernel(genotype) returns, or the key of a kernel in "

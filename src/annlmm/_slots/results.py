@@ -10,8 +10,9 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
-from annlmm._slots.access import hint, storable, taken, write_slots
+from annlmm._slots.access import SCHEMA_VERSION, hint, storable, taken, write_slots
 from annlmm._slots.schema import fields_of
+from annlmm._slots.version import check_version, entry_of
 from annlmm.model.association import STATUS, Association
 from annlmm.model.hypothesis import TESTS
 
@@ -92,6 +93,7 @@ def write_association(
             value = columns[0] if single else np.stack(columns, axis=1)
         slots[(slot, f"{prefix}_{name}")] = value
     entry = dict(adata.uns.get(prefix, {})) if prefix == null_key else {"phenotypes": list(names)}
+    entry["schema_version"] = SCHEMA_VERSION
     entry["association"] = dict(params)
     entry.pop("loco_fits", None)
     if loco_fits is not None:
@@ -104,13 +106,24 @@ def write_association(
 
 def read_association(adata: AnnData, key: str, phenotype: str | None = None) -> pd.DataFrame:
     """One row per feature (and phenotype)."""
-    entry = adata.uns.get(key)
+    entry = entry_of(adata, key)
     if not isinstance(entry, Mapping) or "association" not in entry:
         known = [k for k, v in adata.uns.items() if isinstance(v, Mapping) and "association" in v]
         raise KeyError(
             f"key={key!r}: no association there; run al.tl.associate(adata, key=...) first; {hint(key, known)}"
         )
-    names = [str(name) for name in np.asarray(entry["phenotypes"])]
+    check_version(entry, key, "associate")
+    phenotypes = np.asarray(entry.get("phenotypes", ()), dtype=object)
+    names = [str(name) for name in phenotypes.ravel()]
+    held = adata.varm.get(f"{key}_beta") if len(names) > 1 else None
+    if (
+        "variance" not in entry["association"]
+        or not names
+        or (held is not None and np.shape(held)[1:] != (len(names),))
+    ):
+        raise ValueError(
+            f"key={key!r}: the parts of adata.uns[{key!r}] do not go together (was it edited?); run al.tl.associate again"
+        )
     if phenotype is not None and phenotype not in names:
         raise KeyError(f"phenotype={phenotype!r}: not among those of key={key!r}; {hint(phenotype, names)}")
     fields = association_fields(entry["association"])

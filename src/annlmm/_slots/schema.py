@@ -80,7 +80,11 @@ FIELDS: tuple[Field, ...] = (
         ("log_gamma", "float", "log γ"),
         ("h_sq", "float", "h² = σ²/(σ²+τ²)"),
         ("h_sq_standard_error", "float", "from the curvature of the profile; NaN on a boundary or where γ was given"),
-        ("h_sq_ci_low", "float", "lower end of the 95 % interval (likelihood ratio with its simulated null)"),
+        (
+            "h_sq_ci_low",
+            "float",
+            "lower end of the 95 % interval (likelihood ratio with its simulated null); NaN with `variance_test=False`, as the following",
+        ),
         ("h_sq_ci_high", "float", "upper end"),
         ("h_sq_p_value", "float", "exact restricted likelihood-ratio test of σ² = 0, simulated; never 0"),
         ("h_sq_neg_log10_p_value", "float", "the same as −log₁₀, below the smallest float too"),
@@ -149,6 +153,7 @@ FIELDS: tuple[Field, ...] = (
             "DataFrame",
             "with loco=: chromosome, phenotype and the scalars of its null fit, one row each (no interval and p-value of h²: NaN)",
         ),
+        ("schema_version", "int", "version of this table"),
     ),
     *_rows(
         "variance_components",
@@ -246,7 +251,7 @@ FIELDS: tuple[Field, ...] = (
             "params",
             "dict",
             "donor_key, layers, mask_var, window, min_maf, covariates (text only), kernel (in words), reml, variance, threshold, df, missing, "
-            "missing_call, permutations, rng, output, n_donors, n_obs, n_pairs, pi0 (share of genes without an eQTL), conditional, fdr and threshold_gene (on p_gene); with window=None "
+            "missing_call, permutations, rng, output with run (digest of the pairs in that file), n_donors, n_obs, n_pairs, pi0 (share of genes without an eQTL), conditional, fdr and threshold_gene (on p_gene); with window=None "
             "n_tests and lambda_gc; with interaction= interaction (contexts), interaction_between (those that are constant within donors), "
             "donor_slopes, and pi0_additive, pi0_interaction and pi0_joint by context in place of pi0",
         ),

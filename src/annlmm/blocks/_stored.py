@@ -50,6 +50,13 @@ def _fetch_dense(x: Any, rows: Index, columns: Index) -> NDArray[Any]:
 @layout.register(CSCDataset)
 def _sparse_layout(x: Any) -> Layout:
     indptr = np.asarray(x.group["indptr"][:])
+    stored, needed = indptr.size - 1, x.shape[0 if x.format == "csr" else 1]
+    values = min(x.group["data"].shape[0], x.group["indices"].shape[0])
+    if stored != needed or not (indptr[0] == 0 and (np.diff(indptr) >= 0).all() and indptr[-1] <= values):
+        raise ValueError(
+            f"the stored sparse matrix is damaged: shape {tuple(x.shape)}, an indptr of {stored} {'rows' if x.format == 'csr' else 'columns'} "
+            f"up to {int(indptr[-1]) if indptr.size else 0}, {values} values; write the file again"
+        )
     return Layout(tuple(x.shape), x.dtype.itemsize, in_memory=False, indptr=indptr, by_row=x.format == "csr")
 
 

@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from anndata import AnnData
 
-from annlmm._slots.access import check_adata, hint
-from annlmm._slots.eqtl import LEVELS, read_eqtl
+from annlmm._slots.access import check_adata, hint, received
+from annlmm._slots.eqtl import LEVELS, named_in_var, read_eqtl, run_of, with_unknown_positions
 from annlmm._slots.eqtl_interaction import check_interaction, of_same, prefixed
 from annlmm._slots.parquet import read_pairs
 from annlmm.model.eqtl_interaction import TESTS
@@ -35,13 +36,14 @@ def eqtl(
     key
         Of the result.
     level
-        'pair': one row per gene and variant. 'gene': one row per gene, with its best variant.
+        'pair': one row per gene and variant. 'gene': one row per gene, with its best variant. 'signal': one row per independent
+        signal of a gene, after ``conditional=True``.
     gene
-        One gene or several.
+        One gene or several, by their names in ``adata.var_names``.
     max_p_value
         Rows with p-values up to this.
     max_q_value
-        Rows of genes with q-values up to this.
+        Rows of genes with q-values up to this. Of pairs these are all of the gene's, not its significant ones: add `max_p_value`.
     test
         Whose p-values and q-values these are: 'additive', or with ``interaction=`` also 'interaction' and 'joint'.
     context
@@ -52,7 +54,8 @@ def eqtl(
     Returns
     -------
     DataFrame
-        As described in `al.tl.map_eqtl`.
+        As described in `al.tl.map_eqtl`. `pos` is a nullable integer where a variant may be missing (``level="gene"``) or without a
+        position. Chromosomes are written without "chr".
 
     Raises
     ------
@@ -60,6 +63,8 @@ def eqtl(
         If there is no result under `key`, no such gene or context, or no test of an interaction.
     FileNotFoundError
         If the pairs are in a file that is gone.
+    ValueError
+        If that file is now of another run, or an argument is no valid choice.
 
     Examples
     --------
@@ -74,6 +79,11 @@ def eqtl(
         raise ValueError(f"level: must be one of {', '.join(map(repr, LEVELS))}, received {level!r}")
     if test not in TESTS:
         raise ValueError(f"test: must be one of {', '.join(map(repr, TESTS))}, received {test!r}")
+    for name, value in (("max_p_value", max_p_value), ("max_q_value", max_q_value)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float, np.number))):
+            raise TypeError(f"{name}: must be a number, received {received(value)}")
+    if gene is not None and not isinstance(gene, Iterable):
+        raise TypeError(f"gene: must be a name or a list of names, received {received(gene)}")
     table, genes = read_eqtl(adata, key, level, None if path is None else Path(path))
     check_interaction(genes, key, test, context)
     chosen = None
@@ -81,14 +91,15 @@ def eqtl(
         chosen = [gene] if isinstance(gene, str) else [str(name) for name in gene]
         for name in chosen:
             if name not in genes.index:
-                raise KeyError(f"gene={name!r}: not among the genes of key={key!r}; {hint(name, genes.index)}")
+                remedy = named_in_var(adata, name) or hint(name, genes.index)
+                raise KeyError(f"gene={name!r}: not among the genes of key={key!r}; {remedy}")
     found = genes if context is None else genes[genes["context"] == context]
     if max_q_value is not None:
         found = found[found[prefixed(test, "q_value")] <= max_q_value]
         chosen = list(found.index) if chosen is None else [name for name in chosen if name in set(found.index)]
     if isinstance(table, Path):
         # Filtered while it is read, where that is of the first p-value.
-        table = read_pairs(table, chosen, max_p_value if test == "additive" else None)
+        table = read_pairs(table, chosen, max_p_value if test == "additive" else None, run_of(adata, key))
     if chosen is not None:
         table = table[table["gene"].isin(chosen)]
     if context is not None:
@@ -97,4 +108,5 @@ def eqtl(
         table = table[of_same(table, found)]
     if max_p_value is not None:
         table = table[table[prefixed(test, "p_value")] <= max_p_value]
+    table = with_unknown_positions(table, always=level == "gene")
     return table if level == "gene" else table.reset_index(drop=True)

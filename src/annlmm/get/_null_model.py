@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 from anndata import AnnData
 
@@ -7,6 +10,7 @@ from annlmm._slots.access import check_adata
 from annlmm._slots.fit import phenotype_number, read_null
 from annlmm._slots.kernel import read_basis
 from annlmm.model.lmm import LinearMixedModel
+from annlmm.model.summary import Known, VarianceTest
 
 
 def null_model(adata: AnnData, key: str = "lmm", *, phenotype: str | None = None) -> LinearMixedModel:
@@ -24,7 +28,8 @@ def null_model(adata: AnnData, key: str = "lmm", *, phenotype: str | None = None
     Returns
     -------
     LinearMixedModel
-        Low rank where the kernel is. A fit by maximum likelihood, or with γ given, is held at its γ.
+        Low rank where the kernel is. A fit by maximum likelihood, or with γ given, is held at its γ. Its `repr` and its `summary()`
+        are tables of the fixed effects and variance components, with the names of the terms, and the interval and p-value of h².
 
     Raises
     ------
@@ -39,8 +44,11 @@ def null_model(adata: AnnData, key: str = "lmm", *, phenotype: str | None = None
     >>> adata = al.datasets.donors(n_donors=6, n_genes=30)
     >>> al.pp.kernel_group(adata, "donor_id")
     >>> al.tl.fit_null(adata, "phenotype")
-    >>> al.get.null_model(adata).low_rank
+    >>> model = al.get.null_model(adata)
+    >>> model.low_rank
     True
+    >>> model.summary().fixed_effects["estimate"].round(2).to_dict()
+    {'Intercept': 5.57}
     """
     stored = read_null(check_adata(adata), key)
     j = phenotype_number(stored, phenotype)
@@ -53,6 +61,8 @@ def null_model(adata: AnnData, key: str = "lmm", *, phenotype: str | None = None
     y, x = stored.y[rows, j], stored.x[rows]
     py, px, s = basis.project(y), basis.project(x), basis.eigenvalues
     model = LinearMixedModel(py, px, s) if basis.rank == basis.n else LinearMixedModel(py, px, s, y, x)
+    seed, test = int(stored.params.get("rng", 0)), _variance_test(adata.uns[key], j)
+    model._known = Known(stored.names[j], stored.terms, stored.kernel, seed, test)
     if stored.reml and not stored.gamma_fixed:
         model.fit()
     else:
@@ -61,3 +71,12 @@ def null_model(adata: AnnData, key: str = "lmm", *, phenotype: str | None = None
     scale = model.sigma_sq if np.isinf(stored.gamma[j]) else model.tau_sq
     stored.check_unchanged(j, scale * (y.size - x.shape[1]))
     return model
+
+
+def _variance_test(entry: Mapping[str, Any], j: int) -> VarianceTest | None:
+    """As it was stored; None where it was not simulated."""
+    found = entry["fits"].iloc[j] if "fits" in entry else entry
+    low, high, log10 = (
+        float(found.get(name, np.nan)) for name in ("h_sq_ci_low", "h_sq_ci_high", "h_sq_neg_log10_p_value")
+    )
+    return None if np.isnan(log10) else VarianceTest(low, high, -log10 * np.log(10.0))

@@ -4,12 +4,14 @@ from collections.abc import Iterable
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import DTypeLike, NDArray
 
+from annlmm._settings import logger
 from annlmm.io._text import (
     MISSING,
     existing_file,
@@ -99,6 +101,7 @@ def read_bimbam(
     >>> adata.var["pos"].to_dict()
     {'rs1': 1000, 'rs2': 2000}
     """
+    start = perf_counter()
     out_dtype = float_dtype(dtype)
     remedy = "Give the path of a text file, gzipped or not."
     genotype_file = existing_file(genotypes, "genotypes", remedy)
@@ -126,6 +129,8 @@ def read_bimbam(
             var[name] = values
     for name, alleles in allele_columns(a0, a1).items():
         var[name] = alleles
+    files = ", ".join(file.name for file in (genotype_file, phenotype_file, annotation_file) if file is not None)
+    logger.info(f"read_bimbam: {n_donors} donors × {len(ids)} variants from {files} ({perf_counter() - start:.1f} s)")
     return AnnData(X=dosages.T, obs=obs, var=var)
 
 

@@ -3,11 +3,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import partial
 from os import PathLike
+from time import perf_counter
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from annlmm._settings import logger
 from annlmm.io._read_bimbam import donor_names
 from annlmm.io._text import existing_file, in_column, split_lines, to_float
 
@@ -59,6 +61,7 @@ def read_gemma_kinship(path: str | PathLike[str], *, obs_names: Iterable[str] | 
     ann  0.335 -0.022
     bob -0.022  0.303
     """
+    start = perf_counter()
     file = existing_file(path, "path", "Give the .cXX.txt (or .sXX.txt) that `gemma -gk` wrote.")
     rows: list[NDArray[np.float64]] = []
     for number, fields in split_lines(file, "path", commas=True):
@@ -84,4 +87,5 @@ def read_gemma_kinship(path: str | PathLike[str], *, obs_names: Iterable[str] | 
             f"`path`: {file.name} must be symmetric, found {kinship[i, j]:.10g} in row {i + 1}, column {j + 1} and "
             f"{kinship[j, i]:.10g} in row {j + 1}, column {i + 1}."
         )
+    logger.info(f"read_gemma_kinship: {len(rows)} × {len(rows)} from {file.name} ({perf_counter() - start:.1f} s)")
     return pd.DataFrame((kinship + kinship.T) / 2, index=names, columns=names)

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from functools import partial
 from os import PathLike
 from pathlib import Path
+from time import perf_counter
 
 import numpy as np
 import pandas as pd
 from anndata import AnnData
 from numpy.typing import DTypeLike, NDArray
 
+from annlmm._settings import logger
 from annlmm.io._text import as_path, existing_file, float_dtype, in_line, read_columns, to_float, to_int
 from annlmm.io._variants import allele_columns, chromosomes, unique_names
 
@@ -115,6 +117,7 @@ def read_plink(
     >>> adata.obs["phenotype"].tolist()
     [1.5, nan]
     """
+    start = perf_counter()
     try:
         from bed_reader import open_bed
     except ImportError as error:
@@ -145,6 +148,8 @@ def read_plink(
         bed_file, iid_count=len(obs), sid_count=len(var), count_A1=bool(count_a1), skip_format_check=True
     ) as bed:
         x: NDArray[np.floating] = bed.read(dtype=out_dtype.name, order="F")
+    files = f"{bed_file.name}, {bim_file.name}, {fam_file.name}"
+    logger.info(f"read_plink: {len(obs)} donors × {len(var)} variants from {files} ({perf_counter() - start:.1f} s)")
     return AnnData(X=x, obs=obs, var=var)
 
 

@@ -10,8 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from annlmm.model.association import OK, UNTESTED, Association, Scan
+from annlmm.model.design import COLLINEAR_TOLERANCE
 from annlmm.model.parallel import map_blocks, processors
-from annlmm.model.rotated import RotatedData, WeightedData
+from annlmm.model.rotated import ROUNDING, RotatedData, WeightedData
 
 Float = NDArray[np.float64]
 COLUMNS = ("beta", "sigma_sq", "chi_sq", "p_value", "standard_error")
@@ -49,7 +50,11 @@ def _block(data: RotatedData, weighted: WeightedData, pa: NDArray[Any], a: NDArr
         bad = ~(np.isfinite(rotated).all(axis=0) & np.isfinite(features).all(axis=0))
         rotated = np.where(bad, 0.0, rotated)
         features = rotated if a is None else np.where(bad, 0.0, features)
-        part = _columns(scan.test(data.features(rotated, features), "lrt"))
+        part = _columns(
+            scan.test(
+                data.features(rotated, features, ROUNDING if pa.dtype.itemsize >= 8 else COLLINEAR_TOLERANCE), "lrt"
+            )
+        )
         part[bad] = np.nan
         table[again] = part
     return table
@@ -62,6 +67,15 @@ def _columns(result: Association) -> Float:
 def is_lazy(value: Any) -> bool:
     """Whether features come as a dask array or as the path of a zarr array."""
     return isinstance(value, (str, PathLike)) or type(value).__module__.split(".")[0] == "dask"
+
+
+def _stored(name: str, path: str | PathLike[str]) -> Any:
+    import dask.array as da
+
+    try:
+        return da.from_zarr(path)
+    except Exception as error:  # of zarr and its stores, which have many
+        raise ValueError(f"{name}: {str(path)!r} is not the path of a zarr array ({error})") from error
 
 
 def dask_alternatives(data: RotatedData, scan: Scan, pa: Any, a: Any, partition_size: int | None) -> pd.DataFrame:
@@ -77,7 +91,7 @@ def dask_alternatives(data: RotatedData, scan: Scan, pa: Any, a: Any, partition_
     for name, value, width in (("pa", pa, data.s.size), ("a", a, data.y.size)):
         if value is None:
             continue
-        array = da.from_zarr(value) if isinstance(value, (str, PathLike)) else da.asarray(value)
+        array = _stored(name, value) if isinstance(value, (str, PathLike)) else da.asarray(value)
         if array.ndim != 2 or array.shape[1] != width:
             raise ValueError(
                 f"{name}: a lazy array has features as rows and must have shape (m, {width}), received {array.shape}"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from annlmm.model.cached import cached_property
 from annlmm.model.eigen import Spectrum, from_factor, from_kernel
 
 Float = NDArray[np.float64]

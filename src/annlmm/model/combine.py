@@ -9,6 +9,8 @@ Float = NDArray[np.float64]
 
 # p-values from which the share of true nulls is estimated.
 FEWEST = 100
+# p-values this near to 1 are 1 but for rounding: an effect of exactly 0, as counts over few donors have.
+ALMOST_ONE = 1e-10
 
 
 def cauchy_combination(p: Float, axis: int = -1) -> Float:
@@ -16,14 +18,14 @@ def cauchy_combination(p: Float, axis: int = -1) -> Float:
 
         T = mean tan((½ − p)π),   p = ½ − arctan(T)/π,
 
-    whatever the dependence, for small p. A p of 1 has T = −∞ and would silence all others: it counts as 1 − 1/m of m tests
-    (the same for p above it). Nothing else is clipped: cot(πp) is exact to the smallest p.
+    whatever the dependence, for small p. A p of 1 has T = −∞ and would silence all others: it counts as 1 − 1/m of m tests,
+    and so does one that is 1 but for rounding. Nothing else is clipped: cot(πp) is exact to the smallest p.
     """
     p = np.asarray(p, dtype=np.float64)
     present = ~np.isnan(p)
     count = present.sum(axis=axis, keepdims=True)
     m = np.maximum(count, 1)
-    guarded = np.where(present, np.where(p >= 1.0, 1.0 - 1.0 / np.maximum(m, 2), p), 0.5)
+    guarded = np.where(present, np.where(p > 1.0 - ALMOST_ONE, 1.0 - 1.0 / np.maximum(m, 2), p), 0.5)
     with np.errstate(divide="ignore", over="ignore"):
         # tan((½ − p)π) = cot(πp), which is 0 at ½.
         terms = np.where(present & (guarded != 0.5), 1.0 / np.tan(np.pi * guarded), 0.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -86,11 +87,11 @@ def make_design(x: Float, names: Sequence[str] | None = None, *, argument: str =
         )
     if not np.isfinite(x).all():
         bad = [names[j] for j in np.flatnonzero(~np.isfinite(x).all(axis=0))]
-        raise ValueError(f"{argument} {_quoted(bad)}: NaN or infinite values; drop these rows or impute them")
+        raise ValueError(f"{argument} {named(bad)}: NaN or infinite values; drop these rows or impute them")
     norms = np.linalg.norm(x, axis=0)
     if (norms == 0).any():
         bad = [names[j] for j in np.flatnonzero(norms == 0)]
-        raise ValueError(f"{argument} {_quoted(bad)}: zero in every row that is used; drop it")
+        raise ValueError(f"{argument} {named(bad)}: zero in every row that is used; drop it")
     if n < p:
         raise ValueError(f"{argument}: {p} columns for {n} rows; drop covariates or add observations")
 
@@ -153,9 +154,23 @@ def _collinear_message(
     constant = abs(offsets[j] - parts.sum()) > 1e-6 * (abs(offsets[j]) + np.abs(parts).sum())
     involved = {kept[i] for i in np.flatnonzero(np.abs(weights) > 1e-6)} | ({0} if constant else set())
     columns = [labels[i] for i in [*sorted(involved), j]]
-    return f"{argument} {_quoted(columns)} are collinear (rank {p - bad.size} of {p}); drop one"
+    return f"{argument} {named(columns)} are collinear (rank {p - bad.size} of {p}); drop one"
 
 
-def _quoted(names: Sequence[str]) -> str:
-    quoted = [f"'{name}'" for name in names]
-    return quoted[0] if len(quoted) == 1 else ", ".join(quoted[:-1]) + " and " + quoted[-1]
+def covariate_of(term: str) -> str:
+    """The covariate that a column codes: `batch` of `batch[T.b]`, `X_pca` of `X_pca[3]`, `a:b` of `a[T.x]:b[T.y]`."""
+    return re.sub(r"\[\d+\]$", "", re.sub(r"\[T\.[^:]*?\](?=:|$)", "", term))
+
+
+def named(terms: Sequence[str]) -> str:
+    """Columns in a message: several of a category, or many of an array, by the name of their covariate."""
+    members: dict[str, list[str]] = {}
+    for term in terms:
+        members.setdefault(covariate_of(term), []).append(term)
+    parts = []
+    for covariate, columns in members.items():
+        if len(columns) > (1 if "[T." in columns[0] else 3):
+            parts.append(f"'{covariate}' ({len(columns)} columns)")
+        else:
+            parts.extend(f"'{column}'" for column in columns)
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]

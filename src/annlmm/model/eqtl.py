@@ -66,8 +66,8 @@ def place_genes(statistics: FeatureStatistics, fits: Responses, space: DonorSpac
 
 
 def finite_gamma(gamma: Float, mu: Float) -> Float:
-    """γ, with a value that stands for ∞ to 1e-8."""
-    return np.where(np.isinf(gamma), 1e8 / mu.min(initial=np.inf), gamma)
+    """γ, with a value that stands for ∞: 1/(1+γμ) is then 1/(γμ) to rounding."""
+    return np.where(np.isinf(gamma), 1e16 / mu.min(initial=np.inf), gamma)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annlmm.model.association import COLLINEAR, OK
+from annlmm.model.cached import cached_property
 from annlmm.model.donor_space import DonorSpace
 from annlmm.model.eqtl import EqtlGenes, NullTests, PairTests, pair_tests
 from annlmm.model.eqtl_permutation import NONE as NO_PERMUTATION

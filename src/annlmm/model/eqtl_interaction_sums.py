@@ -10,7 +10,6 @@ is all that a model with a random intercept and a random slope per donor needs b
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from annlmm.model.basis import Basis, GroupCoordinates
+from annlmm.model.cached import cached_property
 from annlmm.model.design import Design
 from annlmm.model.space import RemlSpace, make_angles
 from annlmm.model.sums import Finisher, Reduction, RowPart, Sums

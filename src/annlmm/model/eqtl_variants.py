@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from annlmm.model.design import COLLINEAR_TOLERANCE
 from annlmm.model.donor_space import DonorSpace
+from annlmm.model.dosages import ROUNDING, not_dosages
 
 Float = NDArray[np.float64]
 Index = NDArray[np.intp]
@@ -18,7 +19,7 @@ KEPT, MONOMORPHIC, RARE, UNCALLED = range(4)
 
 
 class NotDosages(ValueError):
-    """Values that are not dosages: their smallest and largest."""
+    """Values that are not dosages: why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def read_calls(block: NDArray[Any], min_maf: float, missing_call: float | None) 
     Parameters
     ----------
     min_maf
-        Lowest minor allele frequency that is kept; above 0 the values must be dosages, 0 to 2.
+        Lowest minor allele frequency that is kept; above 0 the values must be dosages, 0 to 2 (`not_dosages`).
     missing_call
         Value that stands for a missing call, besides NaN.
     """
@@ -69,15 +70,16 @@ def read_calls(block: NDArray[Any], min_maf: float, missing_call: float | None) 
         high[gaps] = np.where(missing, -np.inf, part).max(axis=1)
     called = n_called > 0
     if np.isinf(low[called]).any() or np.isinf(high[called]).any():
-        raise NotDosages("infinite values")
+        raise NotDosages("infinite values; set missing calls to NaN")
+    dosages = (low >= -ROUNDING) & (high <= 2 + ROUNDING)
+    reason = not_dosages(dosage[called & ~dosages], min_maf)
+    if reason is not None:
+        raise NotDosages(reason)
     mean = total / np.maximum(n_called, 1)
     if gaps.size:
         dosage[gaps] = np.where(missing, mean[gaps, None], part)
-    dosages = (low >= 0) & (high <= 2)
-    if min_maf > 0 and not dosages[called].all():
-        raise NotDosages(f"they range from {low.min():.4g} to {high.max():.4g}, not 0 to 2")
     with np.errstate(invalid="ignore"):
-        maf = np.where(dosages & called, np.minimum(mean, 2.0 - mean) / 2.0, np.nan)
+        maf = np.where(dosages & called, np.maximum(np.minimum(mean, 2.0 - mean), 0.0) / 2.0, np.nan)
         state = np.where(maf < min_maf, RARE, KEPT).astype(np.int8)
     state[~(high > low)] = MONOMORPHIC
     state[~called] = UNCALLED

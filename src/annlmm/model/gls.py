@@ -25,7 +25,7 @@ class Gls:
     Attributes
     ----------
     gamma
-        Finite: γ = ∞ (only for a full REML space) is replaced by a value 10⁸ beyond 1/μ_min.
+        Finite: γ = ∞ (only for a full REML space) is replaced by a value 10¹⁶ beyond 1/s_min.
     w
         r weights 1/(1+γs).
     qq
@@ -51,8 +51,8 @@ class Gls:
 
 
 def finite_gamma(gamma: float, space: RemlSpace) -> float:
-    """γ itself, or a value that stands for ∞ to 1e-8."""
-    return float(1e8 / space.mu.min()) if np.isinf(gamma) else gamma
+    """γ itself, or a value that stands for ∞: 1/(1+γs) is then 1/(γs) to rounding for every eigenvalue."""
+    return float(1e16 / space.eigenvalues.min()) if np.isinf(gamma) else gamma
 
 
 def make_gls(space: RemlSpace, gamma: float) -> Gls:

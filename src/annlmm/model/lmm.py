@@ -29,11 +29,13 @@ from annlmm.model.null import fixed_effects, h_sq_of, standard_error_log_gamma, 
 from annlmm.model.rotated import RotatedData
 from annlmm.model.search import minimise
 from annlmm.model.space import check_identifiable, degrees_of_freedom_message
+from annlmm.model.summary import Fit, How, Known, Summary
 
 Float = NDArray[np.float64]
 
 # Hail's default; it means the whole range, h² = 0 and h² = 1 included, in K's own scale.
 DEFAULT_BOUNDS = (-8.0, 8.0)
+NOT_FITTED = "the null model is not fitted; call fit() first"
 
 
 class LinearMixedModel:
@@ -138,6 +140,7 @@ class LinearMixedModel:
             ("px", self.px, self.py) if self.x is None or self.y is None else ("x", self.x, self.y)
         )
         self._data = RotatedData(self.py, self.px, self.s, response, make_design(fixed, argument=argument))
+        self._known = Known("y", tuple(f"x{i}" for i in range(self.f)), "K")
         self._reset()
 
     def _reset(self) -> None:
@@ -150,16 +153,34 @@ class LinearMixedModel:
         self.h_sq_standard_error: float | None = None
         self.optimize_result: OptimizeResult | None = None
         self.status: str | None = None
-        self._fitted = False
+        self._fit: Fit | None = None
 
     def __repr__(self) -> str:
+        if self._fit is not None:
+            return str(self._fit.summary())
         kind = f"low rank {self.r}" if self.low_rank else "full rank"
-        head = f"LinearMixedModel: {self.n} observations, {self.f} fixed effects, {kind}"
-        if not self._fitted:
-            return head + ", not fitted"
-        se = self.h_sq_standard_error
-        spread = "" if se is None or np.isnan(se) else f" ± {se:.4f}"
-        return f"{head}\n  h² {self.h_sq:.4f}{spread}   σ² {self.sigma_sq:.5g}   τ² {self.tau_sq:.5g}   status {self.status}"
+        return f"LinearMixedModel: {self.n} observations, {self.f} fixed effects, {kind}, not fitted"
+
+    def _repr_html_(self) -> str | None:
+        return None if self._fit is None else self._fit.summary()._repr_html_()
+
+    def summary(self, *, variance_test: bool = True) -> Summary:
+        """The fitted model as tables of fixed effects and variance components: text, HTML in a notebook, DataFrames.
+
+        Parameters
+        ----------
+        variance_test
+            Whether to simulate the interval of h² and the p-value of σ² = 0 of a fit over all γ (a second, once). Without it, as in
+            the `repr`, they are there if they are known: from `al.tl.fit_null`, or from an earlier call.
+
+        Raises
+        ------
+        ValueError
+            If the model is not fitted.
+        """
+        if self._fit is None:
+            raise ValueError(NOT_FITTED)
+        return self._fit.summary(simulate=variance_test)
 
     @overload
     def compute_neg_log_reml(self, log_gamma: float, return_parameters: Literal[False] = False) -> float: ...
@@ -235,22 +256,21 @@ class LinearMixedModel:
             increasing, or the likelihood has no maximum since nothing of y is left outside K.
         """
         self._reset()
+        how: How = "given"
         if log_gamma is not None:
             gamma, status, standard_error = gamma_of(log_gamma, self._data.space), "ok", None
         else:
             limits = check_bounds(bounds)
             check_steps(tol, maxiter)
             check_identifiable(self._data.space, kernel="s")
-            profile = self._data.profile
             self._data.check_residual()
-            found = minimise(profile, None if limits == DEFAULT_BOUNDS else limits, tol=tol, maxiter=maxiter)
-            gamma = found.gamma
-            status = found.status
+            found = minimise(self._data.profile, None if limits == DEFAULT_BOUNDS else limits, tol=tol, maxiter=maxiter)
+            gamma, status = found.gamma, found.status
+            how = "estimated" if limits == DEFAULT_BOUNDS else "bounded"
             if status == "not_converged":
                 warnings.warn(found.message, RuntimeWarning, stacklevel=2)
-            h_sq = h_sq_of(gamma)
-            curvature = np.nan if status == "boundary" else standard_error_log_gamma(profile, gamma)
-            standard_error = h_sq * (1.0 - h_sq) * curvature
+            curvature = np.nan if status == "boundary" else standard_error_log_gamma(self._data.profile, gamma)
+            standard_error = h_sq_of(gamma) * (1.0 - h_sq_of(gamma)) * curvature
             x = gamma_log(gamma)
             self.optimize_result = OptimizeResult(
                 x=x,
@@ -267,7 +287,7 @@ class LinearMixedModel:
         self.h_sq = h_sq_of(gamma)
         self.h_sq_standard_error = standard_error
         self.status = status
-        self._fitted = True
+        self._fit = Fit(self._data, gamma, standard_error, status, how, self._known)
 
     def h_sq_normalized_lkhd(self) -> Float:
         """The restricted likelihood over h² = 0, 0.01, …, 1, normalised to sum 1 over the 99 interior points.
@@ -308,8 +328,8 @@ class LinearMixedModel:
         ValueError
             If the model is not fitted, shapes disagree, or n − p − 1 < 1.
         """
-        if not self._fitted or self.gamma is None:
-            raise ValueError("the null model is not fitted; call fit() first")
+        if self._fit is None or self.gamma is None:
+            raise ValueError(NOT_FITTED)
         if (a is None) == self.low_rank:
             raise ValueError(
                 "a: required for a low-rank model, pass the features themselves beside P A"

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import erfc
 
 from annlmm.model.basis import Basis
+from annlmm.model.cached import cached_property
 from annlmm.model.design import Design
 from annlmm.model.gls import make_gls
 from annlmm.model.profile import Profile, make_profile
@@ -200,13 +200,14 @@ class NullModel:
             sigma_sq=sigma_sq,
             tau_sq=tau_sq,
             gamma=gamma_hat,
-            h_sq_standard_error=h_sq * (1.0 - h_sq) * se_log_gamma,
+            # 1 − h² as 1/(1+γ), which keeps its digits near h² = 1.
+            h_sq_standard_error=h_sq / (1.0 + gamma_hat) * se_log_gamma,
             h_sq_ci_low=low,
             h_sq_ci_high=high,
             h_sq_log_p_value=log_p,
             h_sq_p_value_mixture=mixture,
             pve=pve,
-            pve_standard_error=pve * (1.0 - pve) * se_log_gamma,
+            pve_standard_error=pve / (1.0 + gamma_hat * t) * se_log_gamma,
             log_likelihood=log_likelihood,
             aic=-2.0 * log_likelihood + 2.0 * (self.space.p + (1 if fixed or not self.space.k else 2)),
             n_obs=self.space.n,

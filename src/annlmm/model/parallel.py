@@ -21,6 +21,19 @@ _limit: Any = None
 _controller: ThreadpoolController | None = None
 
 
+def _after_fork() -> None:
+    """In a child: another thread may have held the lock, or BLAS, and is not there to let go."""
+    global _lock, _users, _limit
+    _lock = Lock()
+    if _users:
+        _users = 0
+        _limit.restore_original_limits()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def processors() -> int:
     """That this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)

@@ -14,6 +14,12 @@ Float = NDArray[np.float64]
 _NEGLIGIBLE = 1e-16
 
 
+def representable(x: Float, length_scale: float) -> float:
+    """A length scale whose squares are numbers; beyond 1e±100 of the extent K is the identity or constant to rounding."""
+    extent = float(np.ptp(x, axis=0).max())
+    return float(np.clip(length_scale, 1e-100 * extent, 1e100 * extent))
+
+
 def middle_scale(x: Float, most: int = 2000) -> float:
     """The geometric mean of the median distance between observations and the median distance to the nearest one.
 
@@ -56,7 +62,7 @@ def rbf_factor(x: Float, length_scale: float, most: int) -> Float | None:
     spread = np.ptp(x, axis=0)
     x, spread = x[:, spread > 0], spread[spread > 0]
     # One coordinate takes more features than its range holds length scales.
-    if np.prod(np.maximum(spread / length_scale, 1.0)) > most:
+    if np.log(np.maximum(spread / length_scale, 1.0)).sum() > np.log(max(most, 1)):
         return None
     factor = np.ones((x.shape[0], 1))
     for column, width in zip(x.T, spread, strict=True):

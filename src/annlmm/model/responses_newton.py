@@ -12,8 +12,8 @@ vectorising.
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 
+from annlmm.model.compiled import njit
 from annlmm.model.responses import AT_BOUNDARY, INTERIOR, NO_MAXIMUM, STOPPED
 
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}  # a bare fastmath=True would delete the NaN

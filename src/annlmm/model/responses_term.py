@@ -183,8 +183,8 @@ def estimate(term: Term, genes: Genes, fits: Responses, chosen: NDArray[np.intp]
     at_one = np.isinf(gamma)
     mu_0, mu = term.covariates.space.mu, term.model.space.mu
     tau_sq = fits.tau_sq[chosen]
-    if at_one.any():  # a γ that stands for ∞ to 1e-8
-        gamma = np.where(at_one, 1e8 / mu.min(initial=np.inf), gamma)
+    if at_one.any():  # a γ that stands for ∞ to rounding
+        gamma = np.where(at_one, 1e16 / mu.min(initial=np.inf), gamma)
         tau_sq = np.where(at_one, fits.sigma_sq[chosen] / gamma, tau_sq)
     w = 1.0 / (1.0 + np.multiply.outer(mu_0, gamma))
     mw = mu_0[:, None] * w

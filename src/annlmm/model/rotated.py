@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from annlmm.model.association import Scan, make_scan
+from annlmm.model.cached import cached_property
 from annlmm.model.design import Design
 from annlmm.model.profile import Profile, make_profile
 from annlmm.model.response import Response, residual_of, rotated_response
@@ -18,6 +18,8 @@ from annlmm.model.statistics import UNSETTLED, FeatureStatistics, of_residual
 Float = NDArray[np.float64]
 # Of A at a time: they stay in cache from one product to the next.
 ROWS = 128
+# A multiple of the machine precision, beyond what a product of any length that occurs loses, relative to the norm.
+ROUNDING = 1e-12
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,13 @@ class RotatedData:
         return make_space(t[self._positive], self.s[self._positive], self.design)
 
     @cached_property
+    def _rotated_intercept(self) -> Float | None:
+        """P 1 of a full-rank model: the column of P X whose norm is √n, as P preserves it; None if there is none."""
+        n = self.px.shape[0]
+        found = np.flatnonzero(np.abs(np.einsum("ij,ij->j", self.px, self.px) - n) <= 1e-10 * n)
+        return self.px[:, found[0]] if found.size else None
+
+    @cached_property
     def _my(self) -> Float:
         return residual_of(self.y, self.design)[0]
 
@@ -131,15 +140,24 @@ class RotatedData:
         inside[keep] = (w - 1.0)[:, None] * np.column_stack([self.response.u - t @ scan.q_solved, t])
         return WeightedData(scan, weights, inside, right)
 
-    def features(self, pa: Float, a: Float) -> FeatureStatistics:
-        """Sufficient statistics of features from P A (r × b) and A (n × b; P A again for a full-rank model)."""
+    def features(self, pa: Float, a: Float, rounding: float = ROUNDING) -> FeatureStatistics:
+        """Sufficient statistics of features from P A (r × b) and A (n × b; P A again for a full-rank model).
+
+        `rounding` is the error of P A relative to its norm.
+        """
         # An offset, or anything else in the span of X, costs digits: the features are projected themselves, not their sums.
         if self.design.spans_constant and self.y is not self.py:
             rotated_ones = self.px @ np.linalg.solve(self.design.r_factor, self.design.q.sum(axis=0))
             pa, a = pa - np.outer(rotated_ones, a[0]), a - a[0]
+        whole = np.einsum("ij,ij->j", a, a)
+        if self.y is self.py and self._rotated_intercept is not None:
+            ones = self._rotated_intercept
+            pa = a = a - np.outer(ones, ones @ a / (ones @ ones))
         q = self.design.q.T @ a
         residual = self.design.residualise(a)
         keep = self._positive
         u = residual[keep] if self.y is self.py else pa[keep] - self.px[keep] @ np.linalg.solve(self.design.r_factor, q)
         square = np.einsum("ij,ij->j", a, a)
-        return of_residual(u, residual, self._my[:, None], square, np.zeros_like(square), self.space)
+        found = of_residual(u, residual, self._my[:, None], square, np.zeros_like(square), self.space)
+        # Once the offset is out, what is left of a constant is the rounding of the product P A.
+        return replace(found, collinear=found.collinear | (found.norm <= rounding**2 * whole))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from threading import Lock
 from typing import Any
 
@@ -15,6 +15,7 @@ from scipy import sparse
 
 from annlmm.model.association import ALL_MISSING, CONSTANT, OK, UNTESTED, Association, Scan
 from annlmm.model.basis import Basis, DenseBasis
+from annlmm.model.cached import cached_property
 from annlmm.model.design import Design
 from annlmm.model.exact import ExactScan, grouped_tests
 from annlmm.model.rotation import Rotated, Rotation, make_rotation
@@ -68,10 +69,10 @@ class FeatureTests:
     scans
         One prepared scan at the null's γ per response.
     exact
-        One refit per response: for every feature with ``variance="refit"``, for those below a threshold with "screen", and
-        for group-constant features whose effect the null's γ has absorbed.
+        One refit per response: for every feature with ``variance="refit"``, for those below a threshold with "screen" and, if
+        they are group-constant, in any case.
     threshold
-        p-value below which "screen" refits.
+        That p-value.
     grouped_df
         Whether group-constant features are tested on the degrees of freedom of their groups.
     """
@@ -91,7 +92,7 @@ class FeatureTests:
         results = [scan.test(features, self.test, t) for t, scan in enumerate(self.scans)]
         if features.grouped.any():
             for t, (scan, exact, result) in enumerate(zip(self.scans, self.exact, results, strict=True)):
-                grouped_tests(scan, exact, features, t, result)
+                grouped_tests(scan, exact, features, t, result, self.threshold)
         if self.variance == "screen":
             for t, result in enumerate(results):
                 below = self.below(result)

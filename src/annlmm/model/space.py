@@ -16,14 +16,14 @@ so that an evaluation of the restricted likelihood is independent of p.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import eigh, svd
 
-from annlmm.model.design import Design
+from annlmm.model.cached import cached_property
+from annlmm.model.design import Design, covariate_of
 
 Float = NDArray[np.float64]
 
@@ -91,12 +91,16 @@ class RemlSpace:
         The r non-zero eigenvalues of K itself (maximum likelihood needs log|I+γK|).
     angles
         Of the fixed effects to the eigenbasis.
+    terms, r_factor
+        Names of the columns of X = Q R, and R (p × p): for messages.
     """
 
     n: int
     p: int
     eigenvalues: Float
     angles: Angles
+    terms: tuple[str, ...] = field(default=(), kw_only=True)
+    r_factor: Float | None = field(default=None, kw_only=True)
 
     @cached_property
     def _spectrum(self) -> tuple[Float, Float | None]:
@@ -142,7 +146,7 @@ def make_space(t: Float, eigenvalues: Float, design: Design) -> RemlSpace:
     n, p = design.n, design.p
     if n - p < 1:
         raise ValueError(degrees_of_freedom_message(n, p))
-    return RemlSpace(n, p, eigenvalues, make_angles(t, n))
+    return RemlSpace(n, p, eigenvalues, make_angles(t, n), terms=design.names, r_factor=design.r_factor)
 
 
 def _decompose(s: Float, angles: Angles, *, full_rank: bool) -> tuple[Float, Float | None]:
@@ -198,9 +202,13 @@ def check_identifiable(space: RemlSpace, *, kernel: str = "kernel") -> None:
     mean = space.mu.sum() / df
     # What remains of K after the covariates, relative to K: donor dummies leave round-off of a donor kernel.
     if space.mu.sum() <= 1e-10 * space.eigenvalues.sum():
+        who = _absorbing(space)
+        names = " and ".join(map(repr, who))
+        which = f"{names} {'alone' if len(who) == 1 else 'together'}: " if who else ""
+        drop = f"drop {names}" if who and who != ["Intercept"] else "use a kernel with structure"
         raise ValueError(
-            f"{kernel}: absorbed by the covariates (nothing of it is left once they are projected out, as with donor "
-            "dummies under a donor kernel or a constant kernel under an intercept); drop those covariates, or use kernel=None"
+            f"{kernel}: absorbed by the covariates ({which}nothing of it is left once they are projected out, as with donor "
+            f"dummies under a donor kernel or a constant kernel under an intercept); {drop}, or use kernel=None"
         )
     spread = (np.sum((space.mu - mean) ** 2) + (df - space.k) * mean**2) / (df * mean**2)
     if spread < 1e-8:
@@ -208,3 +216,35 @@ def check_identifiable(space: RemlSpace, *, kernel: str = "kernel") -> None:
             f"{kernel}: cannot be told from the residual (its {df} eigenvalues after the covariates are equal to within "
             f"{np.sqrt(spread):.1g}, as for K = I); use a kernel with structure, or kernel=None"
         )
+
+
+def _absorbing(space: RemlSpace) -> list[str]:
+    """The covariate that leaves nothing of K, beside the intercept; where no one does by itself, a smallest set that does."""
+    if space.r_factor is None:
+        return []
+    columns: dict[str, list[int]] = {}
+    for j, term in enumerate(space.terms):
+        columns.setdefault(covariate_of(term), []).append(j)
+    scaled = space.r_factor / np.linalg.norm(space.r_factor, axis=0)
+
+    def absorb(names: list[str]) -> bool:
+        # X_g = Q R_g and Q_g = Q orth(R_g): tr(Q_gᵀ K Q_g) = Σ s (T orth(R_g))² is what they take of tr K.
+        chosen = [j for name in names for j in columns[name]]
+        taken = (
+            space.eigenvalues @ (space.angles.t @ np.linalg.qr(scaled[:, chosen])[0]) ** 2 if chosen else np.zeros(1)
+        )
+        return bool(taken.sum() >= (1 - 1e-9) * space.eigenvalues.sum())
+
+    constant = [name for name in columns if name == "Intercept"]
+    others = [name for name in columns if name not in constant]
+    if absorb(constant):
+        return constant
+    for name in others:
+        if absorb([*constant, name]):
+            return [name]
+    kept = others
+    for name in others:
+        fewer = [other for other in kept if other != name]
+        if absorb([*constant, *fewer]):
+            kept = fewer
+    return kept

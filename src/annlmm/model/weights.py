@@ -10,7 +10,6 @@ Zᵀ(R²a) = (RZ)ᵀ(R a) over groups, so that features are multiplied a block a
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from annlmm.model.basis import Basis, DenseBasis, GroupBasis, GroupedBasis
+from annlmm.model.cached import cached_property
 from annlmm.model.design import Design, make_design
 from annlmm.model.eigen import from_factor
 from annlmm.model.sums import Reduction, RowPart, Sums

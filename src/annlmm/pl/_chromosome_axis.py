@@ -11,7 +11,7 @@ from matplotlib.textpath import TextPath
 from matplotlib.ticker import FuncFormatter, Locator
 
 from ._genome import UNPLACED
-from ._style import plain
+from ._style import plain, root_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -65,7 +65,7 @@ class ChromosomeLocator(Locator):
     def tick_values(self, vmin: float, vmax: float) -> list[float]:
         """Return the locations that fit between two limits."""
         axes = self.axis.axes
-        root = axes.get_figure(root=True)
+        root = root_figure(axes)
         pixels = axes.bbox.width / max(vmax - vmin, np.finfo(float).tiny)
         label = self.axis.majorTicks[0].label1 if self.axis.majorTicks else self.axis.get_offset_text()
         size = float(label.get_fontsize()) * root.dpi / 72

@@ -8,8 +8,8 @@ import numpy as np
 
 from annlmm._slots.access import hint, received
 
-from ._pairs import check_gene, donor_means, neg_log10, read_dosages, read_pairs, stored_argument
-from ._style import SERIES, foreground, get_axes, open_frame, palette_colors, plain, point_size, scientific
+from ._pairs import NoPairError, donor_means, find_gene, neg_log10, read_dosages, read_pairs, stored_argument
+from ._style import SERIES, elided, foreground, get_axes, open_frame, p_text, palette_colors, plain, point_size
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _LONGEST_ALLELE = 4
-_LONGEST_NAME = 24
 # Fractional parts of its multiples are spread evenly, however many.
 _GOLDEN = 0.6180339887498949
 
@@ -30,6 +29,8 @@ def eqtl(
     *,
     variant: str | None = None,
     key: str = "eqtl",
+    context: str | None = None,
+    gene_symbols: str | None = None,
     pairs: pd.DataFrame | None = None,
     donor_key: str | None = None,
     layer: str | None = None,
@@ -42,7 +43,8 @@ def eqtl(
     Draw the expression of a gene by the genotype at a variant: a point per donor, a box per number of alleles.
 
     Cells are averaged within donors, since a donor is one observation of a genotype. Values are drawn as they are, without
-    adjustment for covariates; β and p in the title are those of :func:`annlmm.tl.map_eqtl`, with them.
+    adjustment for covariates; β and p in the title are those of :func:`annlmm.tl.map_eqtl`, with them, and of all its donors
+    (the title says how many, where they are not those that are drawn).
 
     Parameters
     ----------
@@ -51,11 +53,15 @@ def eqtl(
     genotype
         Donors × variants; donors are matched by name.
     gene
-        Name of the gene.
+        Name of the gene, or its symbol where `gene_symbols` is given.
     variant
         Name of the variant; None: the one with the smallest p-value.
     key
         Key of the results in `expression.uns`.
+    context
+        Whose β and p are written, where the results are of several contexts.
+    gene_symbols
+        Column of `expression.var` with symbols, by which the gene may be named and is shown.
     pairs
         Table of pairs to use instead. None: those of the results, in `.uns` or in the file that they were written to.
     donor_key, layer, genotype_layer
@@ -74,9 +80,9 @@ def eqtl(
     Raises
     ------
     KeyError
-        If the gene, the variant, the results, a layer or a column do not exist.
+        If the gene, the variant, the results, a context, a layer or a column do not exist.
     ValueError
-        If too few donors are in both, the gene has no pair, or no donor has both a call and a value.
+        If there are several contexts and none is named, several genes have the symbol, too few donors are in both, the gene has no pair, or no donor has both a call and a value.
 
     Examples
     --------
@@ -92,8 +98,11 @@ def eqtl(
     """
     from annlmm._slots.pair import match_donors
 
-    check_gene(expression, gene)
-    row = _find_pair(expression, gene, variant, key, pairs)
+    from ._fit import Ticks, Wrapped
+    from ._labels import fit
+
+    gene, shown = find_gene(expression, gene, gene_symbols)
+    row, context = _find_pair(expression, gene, variant, key, pairs, context)
     variant = str(row["variant"]) if row is not None else str(variant)
     if variant not in genotype.var_names:
         raise KeyError(f"variant={variant!r}: not in genotype.var_names; {hint(variant, genotype.var_names)}")
@@ -125,38 +134,47 @@ def eqtl(
     )
     a0, a1 = (str(genotype.var[name].iloc[column[0]]) if name in genotype.var else "" for name in ("a0", "a1"))
     ax.set_xlim(-0.5, levels[-1] + 0.5)
-    ax.set_xticks(levels, [f"{_genotype(k, a0, a1)}\nn = {int((copies == k).sum())}" for k in levels.tolist()])
+    ticks = [f"{_genotype(k, a0, a1)}\nn = {int((copies == k).sum())}" for k in levels.tolist()]
+    ax.set_xticks(levels, ticks)
     ax.set_xlabel(_variant_label(genotype, variant, a0, a1))
     what = [] if layer is None else [plain(layer)]
     if donors.counts.max() > 1:
         what = [" of ".join(["donor mean", *what])]
     ax.set_ylabel("\n".join(["Expression", *(f"({text})" for text in what)]))
-    ax.set_title(_title(gene, variant, row, a1), fontsize="small", wrap=True)
+    ax.set_title(_title(shown, variant, row, a1, y.size, context), fontsize="small")
     open_frame(ax)
+    fit(ax).extend(
+        [
+            Wrapped(ax.title),
+            Wrapped(ax.xaxis.label, shrink=0.85),
+            Wrapped(ax.yaxis.label, "y", shrink=0.65),
+            Ticks(ticks, ax.get_xticklabels()[0]),
+        ]
+    )
     return ax
 
 
 def _find_pair(
-    expression: AnnData, gene: str, variant: str | None, key: str, pairs: pd.DataFrame | None
-) -> pd.Series[Any] | None:
-    """The row of the table to be drawn; None where the table is not there or lacks the variant that was named."""
+    expression: AnnData, gene: str, variant: str | None, key: str, pairs: pd.DataFrame | None, context: str | None
+) -> tuple[pd.Series[Any] | None, str | None]:
+    """The row of the table to be drawn (None where the table is not there or lacks the variant), and its context."""
     if variant is not None and not isinstance(variant, str):
         raise TypeError(f"variant: must be a name in genotype.var_names, received {received(variant)}")
     if variant is not None and pairs is None and key not in expression.uns:
-        return None
+        return None, None
     try:
-        of_gene = read_pairs(expression, key, gene, pairs)
-    except ValueError:
+        of_gene, context = read_pairs(expression, key, gene, pairs, context)
+    except NoPairError:
         if variant is None:
             raise
-        return None
+        return None, None
     values = neg_log10(of_gene)
     if variant is None:
         if np.isnan(values).all():
             raise ValueError(f"gene={gene!r}: none of its {values.size} pairs has a p-value; name a variant")
-        return of_gene.iloc[int(np.nanargmax(values))]
+        return of_gene.iloc[int(np.nanargmax(values))], context
     place = np.flatnonzero((of_gene["variant"] == variant).to_numpy())
-    return of_gene.iloc[place[0]] if place.size else None
+    return (of_gene.iloc[place[0]] if place.size else None), context
 
 
 def _boxes(ax: Axes, y: NDArray[np.float64], copies: NDArray[np.intp], levels: NDArray[np.intp]) -> None:
@@ -196,29 +214,36 @@ def _genotype(copies: int, a0: str, a1: str) -> str:
 
 
 def _variant_label(genotype: AnnData, variant: str, a0: str, a1: str) -> str:
-    text = plain(_elided(variant))
+    from annlmm._slots.positions import chromosome_name
+
+    text = plain(elided(variant))
     row = genotype.var.loc[variant]
     if "chrom" in row and "pos" in row and np.issubdtype(type(row["pos"]), np.number) and row["pos"] >= 0:
-        text += f" ({plain(str(row['chrom']))}:{int(row['pos']):,})"
+        text += f" ({plain(chromosome_name(row['chrom']) or '?')}:{int(row['pos']):,})"
     if _genotype(1, a0, a1) == "1":
-        text += f"\ncopies of {plain(_elided(a1)) or 'a1'}"
+        text += f"\ncopies of {plain(elided(a1)) or 'a1'}"
     return text
 
 
-def _title(gene: str, variant: str, row: pd.Series[Any] | None, a1: str) -> str:
-    text = plain(f"{_elided(gene)} – {_elided(variant)}")
+def _title(gene: str, variant: str, row: pd.Series[Any] | None, a1: str, drawn: int, context: str | None) -> str:
+    # Lines that are too long for the axes are broken at spaces, but not at those that forbid it.
+    text = plain(f"{elided(gene)} – {elided(variant)}")
     if row is None:
         return text
     numbers = []
     beta, error = (float(row.get(name, np.nan)) for name in ("beta", "standard_error"))
     if np.isfinite(beta):
-        numbers.append(_estimate(beta, error))
+        numbers.append(_estimate(beta, error).replace(" ", "\u00a0"))
         if a1 and len(a1) <= _LONGEST_ALLELE:
-            numbers[0] += f" per {plain(a1)}"
+            numbers[0] += f" per\u00a0{plain(a1)}"
     value = float(neg_log10(row.to_frame().T)[0])
     if np.isfinite(value):
-        # No break within: the title is wrapped where the axes are narrow.
-        numbers.append(f"p\u00a0=\u00a0{scientific(value) if value > 3 else f'{10.0**-value:.2g}'}")
+        numbers.append(f"p\u00a0=\u00a0{p_text(value)}")
+    if numbers and context is not None:
+        numbers.append(f"context\u00a0{plain(elided(context))}")
+    mapped = float(row.get("n", np.nan))
+    if numbers and np.isfinite(mapped) and mapped != drawn:
+        numbers[-1] += f"\n(all {mapped:.0f} donors of the map; {drawn} drawn)"
     return text + ("\n" + ", ".join(numbers) if numbers else "")
 
 
@@ -228,9 +253,3 @@ def _estimate(beta: float, error: float) -> str:
         return f"β = {beta:.2g}".replace("-", "−")
     decimals = max(0, 1 - int(np.floor(np.log10(error))))
     return f"β = {beta:.{decimals}f} ± {error:.{decimals}f}".replace("-", "−")
-
-
-def _elided(text: str) -> str:
-    from ._labels import elide
-
-    return elide(text, _LONGEST_NAME)

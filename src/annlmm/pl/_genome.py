@@ -17,16 +17,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 UNPLACED = "?"
-_MISSING = {"", "0", ".", "-1", "nan", "none", "na", "<na>"}
 _SPECIAL = {"x": 0, "z": 0, "y": 1, "w": 1, "xy": 2, "par": 2, "m": 3, "mt": 3, "mito": 3}
 _ROMAN = re.compile(r"(?=[ivx])(x{0,3})(ix|iv|v?i{0,3})", re.IGNORECASE)
-
-
-def strip_prefix(name: object) -> str:
-    """Return a chromosome's name without "chr", without the ".0" that a missing value left on it; "" if missing."""
-    text = re.sub(r"^(\d+)\.0$", r"\1", str(name).strip())
-    text = re.sub(r"^chr(?:omosome)?[ _]?(?=.)", "", text, flags=re.IGNORECASE)
-    return "" if text.lower() in _MISSING else text
 
 
 def sort_chromosomes(names: Iterable[str]) -> list[str]:
@@ -163,13 +155,15 @@ def _find(
 def _read_chromosomes(column: pd.Series[Any], rows: NDArray[np.intp]) -> tuple[NDArray[np.intp], list[str]]:
     import pandas as pd
 
+    from annlmm._slots.positions import chromosome_name
+
     # Text is handled once per chromosome, not once per feature.
     if isinstance(column.dtype, pd.CategoricalDtype):
         codes, raw = column.cat.codes.to_numpy(), column.cat.categories
     else:
         codes, raw = pd.factorize(column)
     codes = np.asarray(codes)[rows]
-    stripped = [strip_prefix(name) for name in raw]
+    stripped = [chromosome_name(name) for name in raw]
     present = np.zeros(len(stripped), dtype=bool)
     present[codes[codes >= 0]] = True
     unique = list(dict.fromkeys(name for name, here in zip(stripped, present, strict=True) if name and here))

@@ -1,4 +1,4 @@
-"""Text labels of points, placed without overlap each time the figure is drawn. Imports matplotlib: import it late."""
+"""Text that is placed, broken and shrunk each time the figure is drawn. Imports matplotlib: import it late."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.collections import LineCollection
-from matplotlib.transforms import IdentityTransform
+from matplotlib.transforms import Bbox, IdentityTransform
+
+from ._style import elided
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +18,12 @@ if TYPE_CHECKING:
     from matplotlib.text import Annotation
     from numpy.typing import NDArray
 
+    from ._fit import Part
+
 Box = tuple[float, float, float, float]
+# A label is left out rather than drawn where it is not read: so many heights from its point, over so large a share of points.
+_FARTHEST = 5.0
+_MOST_COVERED = 0.35
 
 
 def label_points(
@@ -28,6 +36,8 @@ def label_points(
     color: Any,
     fontsize: float | str = "small",
     max_length: int = 24,
+    radii: Sequence[float] | None = None,
+    walls: Sequence[float] = (),
 ) -> list[Annotation]:
     """
     Label points so that no two labels overlap and none leaves the axes.
@@ -51,6 +61,10 @@ def label_points(
         Size of the text.
     max_length
         Longest text shown in full.
+    radii
+        Of the marker of each labelled point, in points (typographic); None: 2.
+    walls
+        Vertical lines (x in data coordinates) that a label crosses only where it has no other place.
 
     Returns
     -------
@@ -58,7 +72,7 @@ def label_points(
     """
     labels = [
         ax.annotate(
-            elide(text, max_length),
+            elided(text, max_length),
             xy=(x_i, y_i),
             xytext=(0, 0),
             textcoords="offset points",
@@ -73,31 +87,25 @@ def label_points(
         )
         for x_i, y_i, text in zip(x.tolist(), y.tolist(), texts, strict=True)
     ]
-    ax.add_artist(Leaders(labels, avoid, color=color))
+    ax.add_artist(Leaders(labels, avoid, [2.0] * len(labels) if radii is None else radii, walls, color=color))
     return labels
-
-
-def elide(text: str, max_length: int) -> str:
-    """
-    Replace the middle of a long text by an ellipsis.
-
-    Examples
-    --------
-    >>> elide("chr1:1234567:ACGTACGTACGT:A", 15)
-    'chr1:12…TACGT:A'
-    """
-    if len(text) <= max_length:
-        return text
-    tail = (max_length - 1) // 2
-    return f"{text[: max_length - 1 - tail]}…{text[-tail:]}"
 
 
 class Leaders(LineCollection):
     """Lines from labels to their points. Drawn before the labels, it places them first."""
 
-    def __init__(self, labels: Sequence[Annotation], avoid: NDArray[np.float64], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        labels: Sequence[Annotation],
+        avoid: NDArray[np.float64],
+        radii: Sequence[float],
+        walls: Sequence[float],
+        **kwargs: Any,
+    ) -> None:
         super().__init__([], linewidths=0.6, transform=IdentityTransform(), zorder=5, **kwargs)
         self._labels = list(labels)
+        self._radii = list(radii)
+        self._walls = list(walls)
         self._avoid = avoid
         self._hidden: list[Annotation] = []
         self.set_in_layout(False)
@@ -115,23 +123,27 @@ class Leaders(LineCollection):
         if axes is None:
             return
         frame = axes.get_window_extent(renderer)
-        shown = [label for label in self._labels if label.get_visible()]
-        anchors = [_pixel(axes, label) for label in shown]
+        each = [
+            (label, _pixel(axes, label), radius)
+            for label, radius in zip(self._labels, self._radii, strict=True)
+            if label.get_visible()
+        ]
         inside = [
-            (label, anchor)
-            for label, anchor in zip(shown, anchors, strict=True)
+            (label, anchor, radius)
+            for label, anchor, radius in each
             if frame.x0 <= anchor[0] <= frame.x1 and frame.y0 <= anchor[1] <= frame.y1
         ]
         point = float(renderer.points_to_pixels(1.0))  # type: ignore[arg-type]
         canvas = _Canvas((frame.x0, frame.y0, frame.x1, frame.y1), point)
+        canvas.walls = [float(axes.transData.transform((wall, 0.0))[0]) for wall in self._walls]
         canvas.count_points(axes.transData.transform(self._avoid) if len(self._avoid) else self._avoid)
-        for _, anchor in inside:
-            canvas.protect(*anchor)
+        for _, anchor, radius in inside:
+            canvas.protect(*anchor, radius)
         segments = []
-        for label, anchor in inside:
+        for label, anchor, radius in inside:
             label.set_position((0.0, 0.0))
             ink = label.get_window_extent(renderer)
-            place = canvas.find_place(*anchor, ink.width, ink.height)
+            place = canvas.find_place(*anchor, ink.width, ink.height, radius)
             if place is None:
                 label.set_visible(False)
                 self._hidden.append(label)
@@ -152,6 +164,7 @@ class _Canvas:
         self.boxes: list[Box] = []
         self.protected: list[Box] = []
         self.leaders: list[NDArray[np.float64]] = []
+        self.walls: list[float] = []
         self.cell = 3.0 * point
         self.columns = max(int((frame[2] - frame[0]) / self.cell) + 1, 1)
         self.rows = max(int((frame[3] - frame[1]) / self.cell) + 1, 1)
@@ -168,30 +181,34 @@ class _Canvas:
         occupied[i[ok].astype(np.intp), j[ok].astype(np.intp)] = 1.0
         self.cumulative[1:, 1:] = occupied.cumsum(axis=0).cumsum(axis=1)
 
-    def protect(self, x: float, y: float) -> None:
+    def protect(self, x: float, y: float, radius: float) -> None:
         """Keep labels off a labelled point."""
-        r = 2.0 * self.point
+        r = radius * self.point
         self.protected.append((x - r, y - r, x + r, y + r))
 
     def find_place(
-        self, x: float, y: float, width: float, height: float
+        self, x: float, y: float, width: float, height: float, radius: float = 2.0
     ) -> tuple[Box, NDArray[np.float64] | None] | None:
         """Return the cheapest free box for a label of the point (x, y), and its leader line if it needs one."""
         best: tuple[float, Box, NDArray[np.float64] | None] | None = None
-        for box in self._candidates(x, y, width, height):
+        gap = (1.5 + radius) * self.point
+        for box in self._candidates(x, y, width, height, gap):
             near = np.array([min(max(x, box[0]), box[2]), min(max(y, box[1]), box[3])])
             distance = float(np.hypot(near[0] - x, near[1] - y))
             cost = distance / height + 0.4 * abs(0.5 * (box[0] + box[2]) - x) / (0.5 * width + height)
-            cost += 0.8 * (box[3] < y)
-            if best is not None and cost >= best[0]:
+            cost += 0.8 * (box[3] < y) + 6.0 * any(box[0] < wall < box[2] for wall in self.walls)
+            if distance > _FARTHEST * height or (best is not None and cost >= best[0]):
                 continue
             if not self._fits(box):
                 continue
-            leader = np.array([[x, y], near]) if distance > 6.0 * self.point else None
+            leader = np.array([[x, y], near]) if distance > gap + 2.5 * self.point else None
             path = np.linspace([x, y], near, 12)
             if any(_holds(b, path).any() for b in self.boxes) or any(_holds(box, old).any() for old in self.leaders):
                 continue
-            cost += 1.5 * min(self._points_in(box), 12.0)
+            covered = self._points_in(box)
+            if covered > _MOST_COVERED * width * height / self.cell**2:
+                continue
+            cost += 1.5 * min(covered, 12.0)
             if best is None or cost < best[0]:
                 best = (cost, box, leader)
         if best is None:
@@ -202,14 +219,13 @@ class _Canvas:
             self.leaders.append(np.linspace(leader[0], leader[1], 24))
         return box, leader
 
-    def _candidates(self, x: float, y: float, width: float, height: float) -> list[Box]:
-        gap = 3.5 * self.point
+    def _candidates(self, x: float, y: float, width: float, height: float, gap: float) -> list[Box]:
         x0, y0, x1, y1 = self.frame
         boxes = []
 
         def add(left: float, bottom: float) -> None:
             # A label wider than the room beside its point is pushed inwards.
-            left = min(max(left, x0 + gap), x1 - width)
+            left = min(max(left, x0 + 3.5 * self.point), x1 - width)
             box = (left, bottom, left + width, bottom + height)
             if left >= x0 and bottom >= y0 and box[3] <= y1:
                 boxes.append(box)
@@ -253,3 +269,49 @@ def _holds(box: Box, path: NDArray[np.float64]) -> NDArray[np.bool_]:
         (path[:, 0] > box[0]) & (path[:, 0] < box[2]) & (path[:, 1] > box[1]) & (path[:, 1] < box[3])
     )
     return held
+
+
+class Fitter(Artist):
+    """
+    Fits texts to the axes, at whatever size these are drawn; draws nothing itself.
+
+    A layout engine asks for its extent before it gives out room, and so sees the texts as they will be.
+    """
+
+    def __init__(self, parts: list[Part]) -> None:
+        super().__init__()
+        self._parts = parts
+        self._settled = False
+        self.set_zorder(-1.0)
+
+    def get_tightbbox(self, renderer: RendererBase | None = None) -> Bbox | None:
+        """Fit, and return the room that the texts now take."""
+        axes: Any = self.axes
+        if renderer is None or axes is None:
+            return None
+        found = [part.fit(axes, renderer, settled=False) for part in self._parts]
+        self._settled = True
+        boxes = [box for box in found if box is not None]
+        return Bbox.union(boxes) if boxes else None
+
+    def draw(self, renderer: RendererBase) -> None:
+        """Fit, without change to what a layout engine has made room for."""
+        axes: Any = self.axes
+        if axes is not None and self.get_visible():
+            for part in self._parts:
+                part.fit(axes, renderer, settled=self._settled)
+        self._settled = False
+
+
+def fit(ax: Axes) -> list[Part]:
+    """
+    Return a list, empty yet, of what is fitted to the axes whenever these are drawn.
+
+    Before other artists are added: a layout engine asks in this order, and their extents then are the new ones.
+    """
+    parts: list[Part] = []
+    fitter = Fitter(parts)
+    ax.add_artist(fitter)
+    # What is clipped to the axes is not asked for its extent.
+    fitter.set_clip_on(False)
+    return parts

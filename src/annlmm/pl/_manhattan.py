@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from ._features import label_column, label_texts, read_highlight
 from ._genome import lay_out
 from ._read import phenotype_names, read_neg_log10_p
 from ._style import (
@@ -43,6 +44,7 @@ def manhattan(
     suggestive: float | Literal["auto"] | None = "auto",
     n_labels: int = 10,
     labels: str | None = None,
+    gene_symbols: str | None = None,
     label_window: float | None = None,
     palette: str | Sequence[str] | None = None,
     highlight: str | Sequence[str] | None = None,
@@ -77,9 +79,12 @@ def manhattan(
         p-value of the second line. "auto": the p-value expected once per scan [1]_, 20 times that of "auto" for
         `threshold`. None: no line.
     n_labels
-        Label at most so many loci; only those beyond `threshold`, or any when `threshold` is None.
+        Label at most so many loci; only those beyond `threshold`, or any when `threshold` is None. A label that
+        finds no free place near its point is left out.
     labels
         Column of `.var` with the text of the labels; None, or missing text: the names of the features.
+    gene_symbols
+        Column of `.var` with symbols by which `highlight` may name genes, and which are their labels unless `labels` is given.
     label_window
         Only the strongest feature within so many base pairs on either side is labelled. None: 1,000,000 for variants
         and 0 for genes (positions from "start").
@@ -134,11 +139,8 @@ def manhattan(
         "suggestive": _line(suggestive, "suggestive", 1.0 / min(rows.size, 1_000_000)),
     }
     layout = lay_out(adata.var, rows, chrom, pos)
-    marked = _read_highlight(adata, highlight)[rows]
-    if labels is not None and labels not in adata.var:
-        raise KeyError(
-            f"labels={labels!r}: adata.var has no such column; name one, or leave labels=None for adata.var_names"
-        )
+    labels = label_column(adata, labels, gene_symbols)
+    marked = read_highlight(adata, highlight, gene_symbols)[rows]
     if label_window is None:
         label_window = 1e6 if layout.position_column is not None and layout.position_column != "start" else 0.0
     colors = palette_colors(palette, ALTERNATING, "palette")
@@ -177,31 +179,6 @@ def _line(value: float | str | None, argument: str, automatic: float) -> float |
     return float(-np.log10(value))
 
 
-def _read_highlight(adata: AnnData, highlight: str | Sequence[str] | None) -> NDArray[np.bool_]:
-    if highlight is None:
-        return np.zeros(adata.n_vars, dtype=bool)
-    if isinstance(highlight, str) and highlight in adata.var:
-        column = adata.var[highlight]
-        if column.dtype not in ("bool", "boolean"):
-            raise TypeError(
-                f"highlight={highlight!r}: adata.var[{highlight!r}] has dtype {column.dtype}; "
-                f"expected a boolean column or a list of names"
-            )
-        return np.array(column.to_numpy(dtype=bool, na_value=False))
-    names = [highlight] if isinstance(highlight, str) else list(highlight)
-    places = adata.var_names.get_indexer_for(names)
-    if (places < 0).any():
-        absent = [name for name in names if name not in adata.var_names]
-        shown = ", ".join(map(repr, absent[:5])) + (", …" if len(absent) > 5 else "")
-        raise KeyError(
-            f"highlight: {len(absent)} of {len(names)} names are not in adata.var_names: {shown}; "
-            f"pass names of features or a boolean column of adata.var"
-        )
-    mask = np.zeros(adata.n_vars, dtype=bool)
-    mask[places] = True
-    return mask
-
-
 def _scatter(
     ax: Axes,
     layout: Layout,
@@ -238,13 +215,7 @@ def _annotate(
         return False
     from ._labels import label_points
 
-    texts = [str(name) for name in adata.var_names[rows[tops]]]
-    if labels is not None:
-        column = adata.var[labels].iloc[rows[tops]]
-        texts = [
-            name if missing or str(text).strip() in ("", ".") else str(text)
-            for text, missing, name in zip(column, column.isna(), texts, strict=True)
-        ]
+    texts = label_texts(adata, rows[tops], labels)
     avoid = np.column_stack([layout.x[shown], y[shown]])
     label_points(ax, layout.x[tops], y[tops], texts, avoid=avoid, color=foreground(ax))
     return True

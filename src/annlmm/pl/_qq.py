@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ._read import phenotype_names, read_neg_log10_p
+from ._p_values import read_series
 from ._style import SERIES, foreground, get_axes, open_frame, palette_colors, plain, point_size, whole_ticks
 from ._thin import thin_curve
 
 if TYPE_CHECKING:
+    import pandas as pd
     from anndata import AnnData
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
-
-_MAX_SERIES = 10
+    from numpy.typing import ArrayLike, NDArray
 
 
 def qq(
-    adata: AnnData,
-    key: str | Sequence[str] = "lmm",
+    adata: AnnData | pd.DataFrame | Mapping[str, ArrayLike] | ArrayLike,
+    key: str | Sequence[str] | None = None,
     *,
     phenotype: str | Sequence[str] | None = None,
     band: float | None = 0.95,
@@ -41,9 +40,11 @@ def qq(
     Parameters
     ----------
     adata
-        Annotated data after :func:`annlmm.tl.associate`.
+        Annotated data after :func:`annlmm.tl.associate` (or another test of features), or p-values from anywhere: a
+        table, a one-dimensional array, or a dict of arrays to overlay. Missing ones (NaN) are left out.
     key
-        Key of the results, or several to overlay.
+        Key of the results, or column of the table, or several to overlay. None: "lmm", or "p_value" of a table. A
+        column `neg_log10_…` of the table is used where there is one.
     phenotype
         Which phenotypes, where `key` holds several; None: all, up to ten.
     band
@@ -67,10 +68,12 @@ def qq(
     Raises
     ------
     KeyError
-        If `adata` holds no results under `key`, or no such `phenotype`.
+        If `adata` holds no results under `key`, or no such `phenotype` or column.
+    TypeError
+        If what is given instead of AnnData is no table and not of numbers.
     ValueError
-        If `band` is not a probability, no feature was tested, there are more than ten series, or the numbers of
-        labels or colours do not match.
+        If `band` is not a probability, no feature was tested, p-values are outside [0, 1], there are more than ten
+        series, or the numbers of labels or colours do not match.
 
     References
     ----------
@@ -85,11 +88,12 @@ def qq(
     >>> ax = al.pl.qq(ad.AnnData(np.zeros((2, 999)), var=var))
     >>> ax.get_legend().get_texts()[0].get_text()
     '$\\lambda_\\mathrm{GC}$ = 1.000'
-    >>> plt.close(ax.figure)
+    >>> ax = al.pl.qq({"this": p, "that": p**2})  # p-values from anywhere
+    >>> plt.close("all")
     """
     if band is not None and not 0.0 < band < 1.0:
         raise ValueError(f"band={band!r}: expected a coverage in (0, 1), e.g. band=0.95, or None for no band")
-    names, series = _read_series(adata, key, phenotype)
+    names, series = read_series(adata, key, phenotype)
     names = _match_labels(label, names)
     colors = _match_colors(color, len(series))
 
@@ -178,34 +182,6 @@ def null_band(m: int, coverage: float) -> tuple[NDArray[np.float64], NDArray[np.
     tail = 0.5 * (1.0 - coverage)
     low, high = (-np.log10(betaincinv(rank, m + 1 - rank, q)) for q in (1.0 - tail, tail))
     return -np.log10(rank / (m + 1)), low, high
-
-
-def _read_series(
-    adata: AnnData, key: str | Sequence[str], phenotype: str | Sequence[str] | None
-) -> tuple[list[str | None], list[NDArray[np.float64]]]:
-    keys = [key] if isinstance(key, str) else list(key)
-    if not keys:
-        raise ValueError("key=[]: expected at least one key of results")
-    wanted: list[tuple[str, str | None]] = []
-    for one in keys:
-        if phenotype is None:
-            in_key: Sequence[str | None] = phenotype_names(adata, one) or [None]
-        else:
-            in_key = [phenotype] if isinstance(phenotype, str) else list(phenotype)
-        wanted += [(one, name) for name in in_key]
-    if len(wanted) > _MAX_SERIES:
-        raise ValueError(
-            f"phenotype={phenotype!r}: {len(wanted)} series in one picture cannot be told apart; "
-            f"choose at most {_MAX_SERIES}, e.g. phenotype={wanted[0][1]!r}"
-        )
-    series = []
-    for one, name in wanted:
-        values = read_neg_log10_p(adata, one, name)
-        series.append(values[np.isfinite(values)])
-    if len(keys) == 1:
-        return [name for _, name in wanted], series
-    several = {one for one, _ in wanted if sum(one == other for other, _ in wanted) > 1}
-    return [f"{one}, {name}" if one in several else one for one, name in wanted], series
 
 
 def _match_labels(label: str | Sequence[str] | None, names: list[str | None]) -> list[str | None]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
-from ._style import SERIES, foreground, get_axes, open_frame, plain, scientific
+from ._style import SERIES, foreground, get_axes, open_frame, p_text, plain
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -277,7 +277,7 @@ def describe_fit(fit: Mapping[str, Any]) -> tuple[str, str]:
         parts.append(f"95 % CI {low:.{digits}f}–{high:.{digits}f}")
     p = float(fit["h_sq_neg_log10_p_value"])
     if np.isfinite(p):
-        parts.append(f"p = {10.0**-p:.2g}" if p <= 3 else f"p = {scientific(p)}")
+        parts.append(f"p = {p_text(p)}")
     return title, ", ".join(parts)
 
 

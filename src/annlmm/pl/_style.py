@@ -28,6 +28,9 @@ ALTERNATING = ("#1f77b4", "#8cb8de")
 HIGHLIGHT = "#ff7f0e"
 THRESHOLD = "#d62728"
 SUGGESTIVE = "#8c8c8c"
+# Below zero, not significant, above zero.
+NOT_SIGNIFICANT = "#a9a9a9"
+DIRECTIONS = ("#1f77b4", NOT_SIGNIFICANT, "#d62728")
 
 
 def get_axes(ax: Axes | None, figsize: tuple[float, float]) -> Axes:
@@ -40,6 +43,14 @@ def get_axes(ax: Axes | None, figsize: tuple[float, float]) -> Axes:
         return ax
 
     return plt.subplots(figsize=figsize, layout="constrained")[1]
+
+
+def root_figure(ax: Axes) -> Any:
+    """Return the figure that axes are in, not the subfigure."""
+    try:
+        return ax.get_figure(root=True)
+    except TypeError:  # matplotlib 3.9
+        return ax.figure.figure
 
 
 def foreground(ax: Axes) -> Any:
@@ -67,6 +78,22 @@ def point_size(n_points: int) -> float:
 def plain(text: str) -> str:
     """Escape the dollar signs of a name, which matplotlib would read as mathematics."""
     return text.replace("$", r"\$")
+
+
+def elided(text: Any, max_length: int = 24) -> str:
+    """
+    Replace the middle of a long text by an ellipsis.
+
+    Examples
+    --------
+    >>> elided("chr1:1234567:ACGTACGTACGT:A", 15)
+    'chr1:12…TACGT:A'
+    """
+    text = str(text)
+    if len(text) <= max_length:
+        return text
+    tail = (max_length - 1) // 2
+    return f"{text[: max_length - 1 - tail]}…{text[-tail:]}"
 
 
 def scientific(neg_log10: float) -> str:
@@ -112,3 +139,56 @@ def palette_colors(
         received = f"{wrong[0]!r}, which is not a colour" if wrong else "an empty sequence"
         raise ValueError(f"{argument}: received {received}; pass a list of colours, e.g. ['tab:blue', 'tab:gray']")
     return colors
+
+
+def label_level(ax: Axes, level: float, text: str, color: Any) -> None:
+    """Write on a horizontal line, at the left end inside the axes, legible over points."""
+    from matplotlib.patheffects import withStroke
+
+    ax.annotate(
+        text,
+        xy=(0.0, level),
+        xycoords=("axes fraction", "data"),
+        xytext=(3, 1),
+        textcoords="offset points",
+        ha="left",
+        va="bottom",
+        color=color,
+        fontsize="x-small",
+        path_effects=[withStroke(linewidth=2.0, foreground=ax.get_facecolor())],
+        zorder=6,
+    )
+
+
+def p_text(neg_log10: float) -> str:
+    """
+    Write a p-value as people do: 0.032, then powers of ten.
+
+    Examples
+    --------
+    >>> p_text(1.5), p_text(8.0)
+    ('0.032', '$10^{-8}$')
+    """
+    return scientific(neg_log10) if neg_log10 > 3 else f"{10.0**-neg_log10:.2g}"
+
+
+def legend_above(ax: Axes) -> None:
+    """Draw the legend above the axes: every corner of the picture may hold points."""
+    from matplotlib.transforms import ScaledTranslation
+
+    lift = ax.transAxes + ScaledTranslation(0.0, 12.0 / 72.0, root_figure(ax).dpi_scale_trans)
+    legend = ax.legend(
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        bbox_transform=lift,
+        ncols=2,
+        frameon=False,
+        fontsize="small",
+        handletextpad=0.1,
+        columnspacing=1.0,
+        borderaxespad=0.0,
+        borderpad=0.0,
+    )
+    for handle in legend.legend_handles:
+        if handle is not None and hasattr(handle, "set_sizes"):
+            handle.set_sizes([30.0])

@@ -94,7 +94,7 @@ def inverse_normal(
         )
     matrix = feature_matrix(adata, layer)
     check_memory(adata.n_obs, adata.n_vars, "transform fewer features at a time")
-    z = _transformed(matrix, float(offset))
+    z = _transformed(adata, matrix, float(offset))
     out = adata.to_memory(copy=True) if copy and adata.isbacked else target(adata, copy)
     if place is not None:
         write_slots(out, {("layers", place): z})
@@ -109,15 +109,15 @@ def inverse_normal(
     return out if copy else None
 
 
-def _transformed(matrix: Any, offset: float) -> Float:
+def _transformed(adata: AnnData, matrix: Any, offset: float) -> Float:
     n, m = matrix.shape
     z = np.empty((n, m))
     width = max(1, int(settings.block_memory // (32 * n)))
     for block in column_blocks(matrix, np.arange(n), np.arange(m), width):
         values = block.array.toarray() if sparse.issparse(block.array) else block.array
         if np.isinf(values).any():
-            first = int(block.columns[np.isinf(values).any(axis=0)][0])
-            raise ValueError(f"feature {first} (from 0) holds infinite values; set them to NaN to leave them out")
+            first = str(adata.var_names[block.columns[np.isinf(values).any(axis=0)][0]])
+            raise ValueError(f"feature {first!r}: infinite values; set them to NaN to leave them out")
         z[:, block.columns] = normal_quantiles(values, offset)
     return z
 

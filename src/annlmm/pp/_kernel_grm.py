@@ -7,7 +7,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from annlmm._settings import logger
-from annlmm._slots.access import boolean_mask, check_adata, check_memory, feature_matrix
+from annlmm._slots.access import boolean_mask, check_adata, check_memory, check_missing_call, feature_matrix
 from annlmm._slots.schema import documents
 from annlmm._variants import Variants
 from annlmm.model.eigen import Spectrum, from_factor, from_kernel, from_operator
@@ -22,6 +22,7 @@ def kernel_grm(
     mask_var: Any = None,
     *,
     min_maf: float = 0.01,
+    missing_call: float | None = None,
     center: bool = True,
     standardize: bool = True,
     layer: str | None = None,
@@ -37,11 +38,15 @@ def kernel_grm(
     Parameters
     ----------
     adata
-        Donors × variants; dosages (0 to 2) in `.X` or `layer`, NaN for a missing call, dense or sparse.
+        Donors × variants; dosages (0 to 2) in `.X` or `layer`, NaN (or `missing_call`) for a missing call, dense or sparse.
     mask_var
         Variants to use: a boolean column of `.var` or a boolean array; e.g. all but one chromosome.
     min_maf
-        Variants with a minor allele frequency below it are left out; 0 keeps all and allows values that are not dosages.
+        Variants with a minor allele frequency below it are left out. 0 keeps all, and takes variants that are centred or
+        standardised already; where outside of 0 to 2 there are only whole numbers, negative or beyond 8 (−9, −1, 255), they are
+        refused as codes of missing calls.
+    missing_call
+        Number that stands for a missing call, besides NaN: −9 or −127, say, in a matrix of integers.
     center
         Subtract each variant's mean, now and after rows are dropped.
     standardize
@@ -71,7 +76,7 @@ def kernel_grm(
     KeyError
         If the layer or the mask is not there.
     ValueError
-        If the values are not dosages (and `min_maf` > 0), or no variant is left.
+        If the values are not dosages (see `min_maf`), or no variant is left.
     MemoryError
         If a dense kernel does not fit `al.settings.kernel_memory`; pass `rank`.
 
@@ -97,11 +102,12 @@ def kernel_grm(
     )
     if isinstance(min_maf, bool) or not isinstance(min_maf, (int, float, np.number)) or not 0 <= min_maf < 0.5:
         raise ValueError(f"min_maf: must lie in [0, 0.5), received {min_maf!r}")
+    missing_call = check_missing_call(missing_call)
     matrix = feature_matrix(adata, layer)
     columns = np.flatnonzero(boolean_mask(adata, mask_var, "var", "mask_var"))
     n = adata.n_obs
     few = isinstance(rank, (int, np.integer)) and not isinstance(rank, bool) and 0 < rank < n // 10 and n > 2000
-    variants = Variants(matrix, n, columns, float(min_maf), center, standardize)
+    variants = Variants(matrix, n, columns, float(min_maf), center, standardize, missing_call)
     if few:
         kept, total = variants.count()
         _check_kept(kept, columns.size, min_maf)
@@ -115,6 +121,7 @@ def kernel_grm(
     params = {
         "mask_var": mask_var if isinstance(mask_var, str) else None if mask_var is None else "array",
         "min_maf": float(min_maf),
+        "missing_call": missing_call,
         "center": center,
         "standardize": standardize,
         "layer": layer,

@@ -19,6 +19,9 @@ from annlmm.pp._store import check_flag, check_kernel_key, one_or_several, tell_
 
 Float = NDArray[np.float64]
 
+# Values of a column of floats that are labels (a plate, a donor's number beside missing ones) without a doubt.
+FEW = 20
+
 
 @documents("kernel", without="(dense)", family=True)
 def kernel_group(
@@ -41,7 +44,8 @@ def kernel_group(
     adata
         Observations (cells) × features.
     groupby
-        Column of `.obs` with the group labels; rows without a label are left out of the fits.
+        Column of `.obs` with the group labels; rows without a label are left out of the fits. A column of floats with many
+        values is taken for labels too, with a warning.
     relatedness
         G, groups × groups, e.g. ``al.get.kernel(genotype)`` of a donors × variants AnnData: matched by name, extra
         groups ignored. Independent groups (K_d = I) if None.
@@ -111,6 +115,11 @@ def kernel_group(
         what = "name a column that repeats, or pass relatedness" + ("" if relatedness is None else " with rho above 0")
         raise ValueError(
             f"groupby={groupby!r}: all {codes.size} groups have one observation, which is the residual; {what}"
+        )
+    if pd.api.types.is_float_dtype(adata.obs[groupby].dtype) and len(groups) > max(FEW, codes.size / 10):
+        logger.warning(
+            f"kernel_group: {groupby!r} is a column of numbers with {len(groups)} values in {codes.size} observations, each of which becomes a "
+            f"group. A measurement is a covariate, or a place: al.pp.kernel_rbf. If these are labels: adata.obs[{groupby!r}].astype('category')"
         )
     g = None if relatedness is None else _matched(relatedness, pd.Index(groups), groupby)
     params = {"groupby": groupby, "relatedness": g is not None, "scale": scale}

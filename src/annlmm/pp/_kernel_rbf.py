@@ -10,7 +10,7 @@ from annlmm._settings import logger, settings
 from annlmm._slots.access import check_adata, check_memory
 from annlmm._slots.schema import documents
 from annlmm.model.eigen import Spectrum, check_rank, from_factor, from_kernel, is_low_rank, low_rank
-from annlmm.model.rbf import middle_scale, rbf_factor, rbf_matrix, rbf_multiply
+from annlmm.model.rbf import middle_scale, rbf_factor, rbf_matrix, rbf_multiply, representable
 from annlmm.pp._embedding import check_embedding, embedding
 from annlmm.pp._store import (
     check_flag,
@@ -69,7 +69,8 @@ def kernel_rbf(
     KeyError
         If there is no such key in `.obsm`.
     ValueError
-        If the coordinates hold NaN or infinite values or are all the same, or a length scale is not positive.
+        If the coordinates hold NaN or infinite values or are all the same, or a length scale is not positive or so far above
+        their extent that K is 1 everywhere.
     MemoryError
         If the n × n matrix does not fit `al.settings.kernel_memory`; pass `rank` or a larger length scale.
 
@@ -109,7 +110,8 @@ def kernel_rbf(
     if not np.ptp(x, axis=0).any():
         raise ValueError(f"obsm={obsm!r}: all observations have the same coordinates; there is no kernel to make")
     values = _heuristic(x) if given is None else given
-    spectra = [_spectrum(x, float(value), rank) for value in values]
+    _check_extent(x, values, obsm)
+    spectra = [_spectrum(x, representable(x, float(value)), rank) for value in values]
     params = {"obsm": obsm, "rank": rank}
     if several:
         return store_dense_family(
@@ -125,6 +127,17 @@ def kernel_rbf(
         )
     params |= {"length_scale": float(values[0])}
     return store_dense(adata, key, spectra[0], method="rbf", params=params, centered=False, scale=scale, copy=copy)
+
+
+def _check_extent(x: NDArray[np.float64], values: NDArray[np.float64], obsm: str) -> None:
+    """Refuse length scales at which K is 1 everywhere, to rounding: for large l its centred diagonal is ‖x − x̄‖² / l²."""
+    extent = float(np.linalg.norm(np.ptp(x, axis=0)))
+    spread = float(x.var(axis=0).sum())
+    for value in values[np.sqrt(spread) / values <= np.sqrt(2e-12 * len(x))]:
+        raise ValueError(
+            f"length_scale={value:g}: the coordinates of obsm={obsm!r} extend over {extent:.4g} only, so that the kernel is 1 everywhere; "
+            f"it is in their unit, and between the distance of neighbours and the extent, such as {middle_scale(x):.4g} (the default)"
+        )
 
 
 def _heuristic(x: NDArray[np.float64]) -> NDArray[np.float64]:

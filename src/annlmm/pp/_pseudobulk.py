@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from annlmm._settings import logger, settings
-from annlmm._slots.access import boolean_mask, check_adata, check_memory, feature_matrix, received
+from annlmm._slots.access import boolean_mask, check_adata, check_memory, feature_matrix, own_names, received
 from annlmm._slots.kernel import group_labels
 from annlmm.blocks import Limits, as_float, fetch, layout, plan
 
@@ -87,9 +87,9 @@ def pseudobulk(
             Cells per donor.
         `.obs[…]`
             Every column of `adata.obs` that is constant within the donors (over all cells used, of whatever type), such as age
-            or sex; with `by` also the cell type. A column named "n_cells" isn't taken over.
+            or sex; with `by` also the cell type. A column named "n_cells" isn't taken over, nor are those of a null model.
         `.var`
-            As in `adata`: positions of genes stay.
+            As in `adata`, without the results of annlmm, which are those of cells: positions of genes stay.
 
     Raises
     ------
@@ -143,7 +143,9 @@ def pseudobulk(
     values = _sums(matrix, rows, codes, of_donor.size)
     if func == "mean":
         values /= n_cells[:, None]
-    known = _of_donors(adata.obs.drop(columns=[c for c in ("n_cells", by) if c in adata.obs]), donor_key, donor, rows)
+    replaced = {"n_cells", by, *own_names(adata.obs.columns)}
+    known = _of_donors(adata.obs.drop(columns=[c for c in adata.obs if c in replaced]), donor_key, donor, rows)
+    var = adata.var.drop(columns=[c for c in adata.var if c in own_names(adata.var.columns)])
     results = {}
     for name in dict.fromkeys(of_type):
         these = np.flatnonzero(kept & (of_type == name))
@@ -151,7 +153,7 @@ def pseudobulk(
             obs = known.loc[of_donor[these].tolist()].assign(n_cells=n_cells[these].astype(np.int64))
             if by is not None:
                 obs = obs.assign(**{by: pd.Categorical([name] * these.size)})
-            results[name] = AnnData(X=values[these], obs=obs, var=adata.var.copy())
+            results[name] = AnnData(X=values[these], obs=obs, var=var.copy())
     _tell(results, of_type, kept, adata.n_obs - rows.size, min_cells)
     return results if by is not None else results[""]
 

@@ -64,7 +64,7 @@ def associate(
         the Wald test and by ML for the likelihood ratio (GEMMA's p_wald and p_lrt); the score test needs none. 'screen':
         as 'null', then as 'refit' for p-values below `threshold`.
     threshold
-        p-value below which 'screen' refits.
+        p-value below which 'screen' refits, and in any case features that are tested on the degrees of freedom of groups (see `df`).
     df
         Degrees of freedom of the Wald test of features that vary mostly between the groups of a group kernel (a genotype or
         a treatment of the donor, over cells, also with a few imputed cells): 'satterthwaite', which follow the number of groups, or 'residual', the n−p−1
@@ -148,7 +148,7 @@ def associate(
         "test": tests[0],
         "also": tests[1:] or None,
         "variance": variance,
-        "threshold": float(threshold) if variance == "screen" else None,
+        "threshold": float(threshold),
         "df": df,
         "missing": missing,
         "layer": layer,

@@ -46,16 +46,6 @@ def check_window(window: Any) -> int | None:
     return None if window is None else check_whole("window", window, 0)
 
 
-def check_missing_call(missing_call: Any) -> float | None:
-    if missing_call is None:
-        return None
-    if isinstance(missing_call, bool) or not isinstance(missing_call, (int, float, np.number)):
-        raise TypeError(
-            f"missing_call: must be the number that stands for a missing call, such as -9, received {received(missing_call)}"
-        )
-    return float(missing_call)
-
-
 def check_permutations(permutations: Any, window: int | None) -> int:
     count = check_whole("permutations", permutations, 0)
     if count and window is None:

@@ -102,10 +102,7 @@ class Genotypes:
             calls = read_calls(values, self.min_maf, self.missing_call)
         except NotDosages as error:
             first, last = (str(self.adata.var_names[self.order[low + i]]) for i in (0, values.shape[1] - 1))
-            raise ValueError(
-                f"genotype: variants {first!r} to {last!r}: the values are not dosages ({error}); name the code of missing calls "
-                "(missing_call=-9, say) or set them to NaN, or pass min_maf=0"
-            ) from None
+            raise ValueError(f"genotype: variants {first!r} to {last!r}: {error}") from None
         self._states.append(calls.state)
         index = np.arange(low, low + values.shape[1])
         return project_calls(calls, index, self.space, spans_constant=self.spans_constant, keep_dosage=self.keep_dosage)

@@ -14,11 +14,12 @@ from tqdm.auto import tqdm
 
 from annlmm._settings import logger, settings
 from annlmm._slots.access import target
-from annlmm._slots.design import design_matrix, read_covariates
+from annlmm._slots.design import design_matrix
 from annlmm._slots.eqtl import PairSink, write_eqtl
 from annlmm._slots.eqtl_interaction import InteractionColumns, interaction_gene_frame
 from annlmm._slots.kernel import usable_rows
 from annlmm._slots.pair import Donors, Genes, Variants, match_donors
+from annlmm._slots.relatedness import check_kernel_key
 from annlmm.model.association import ALL_MISSING, BOUNDARY, COLLINEAR, CONSTANT, NOT_CONVERGED, OK
 from annlmm.model.basis import Basis, GroupBasis, no_kernel
 from annlmm.model.design import Design, make_design
@@ -39,7 +40,7 @@ from annlmm.tl._eqtl_arguments import default_df
 from annlmm.tl._eqtl_genotype import Genotypes
 from annlmm.tl._eqtl_interaction_context import DonorContexts, read_contexts, sources, split_contexts
 from annlmm.tl._eqtl_places import check_pairs, cis_windows, gene_status
-from annlmm.tl._eqtl_setup import DEFAULT, Default, _basis, with_donor_covariates
+from annlmm.tl._eqtl_setup import DEFAULT, Default, _basis, donor_covariates, names_of, with_donor_covariates
 from annlmm.tl._pass import Features, collect_statistics
 
 Float = NDArray[np.float64]
@@ -100,10 +101,12 @@ def set_up_interaction(
             f"relatedness: says what the kernel of the donors is, and so does kernel={kernel!r}; pass one of them"
         )
     annotated = with_donor_covariates(expression, genotype, donor_key, covariates)
-    asked = read_covariates(annotated, covariates)
-    contexts = read_contexts(with_donor_covariates(expression, genotype, donor_key, sources(interaction)), interaction)
+    asked = donor_covariates(annotated, genotype, donor_key, covariates)
+    with_contexts = with_donor_covariates(expression, genotype, donor_key, sources(interaction))
+    contexts = read_contexts(with_contexts, interaction, names_of(genotype))
     usable = asked.complete & contexts.complete
     if isinstance(kernel, str):
+        check_kernel_key(expression, genotype, kernel)
         usable = usable & usable_rows(expression, kernel)
     donors = match_donors(expression, genotype, donor_key, usable=usable)
     lacking = int((asked.complete & ~contexts.complete).sum())
@@ -275,6 +278,7 @@ def map_interactions(
         "n_donors": int(setup.donors.counts.size),
         "n_obs": int(setup.donors.rows.size),
         "n_pairs": sink.n_pairs,
+        "run": sink.run,
         **pi0,
     }
     out = target(expression, copy)
@@ -285,8 +289,9 @@ def map_interactions(
         for name, own in table.groupby("context", observed=True)
     )
     logger.info(f"    {report}")
+    tested = np.any([np.isin(own, (OK, BOUNDARY)) for own in status], axis=0)
     logger.info(
-        f"    {int(testable.sum())} of {columns.size} genes mapped ({setup.kernel}): {sink.n_pairs} pairs; genes with an interaction at q ≤ {SHOWN:g}: {counts}"
+        f"    {int(tested.sum())} of {columns.size} genes mapped ({setup.kernel}): {sink.n_pairs} pairs; genes with an interaction at q ≤ {SHOWN:g}: {counts}"
     )
     logger.info(f"    wrote .uns[{key_added!r}]{f' and {path}' if path else ''} ({perf_counter() - start:.1f} s)")
     return out if copy else None

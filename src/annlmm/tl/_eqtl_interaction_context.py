@@ -13,7 +13,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from annlmm._slots.access import hint, numeric, received
-from annlmm._slots.design import obsm_frame
+from annlmm._slots.design import nowhere, obsm_column, obsm_frame
 from annlmm.model.design import COLLINEAR_TOLERANCE, Design, make_design
 
 Float = NDArray[np.float64]
@@ -48,15 +48,15 @@ def sources(interaction: Any) -> list[str]:
     return [re.sub(r"\[[^\]]*\]$", "", name) for name in context_names(interaction)] + [*context_names(interaction)]
 
 
-def read_contexts(adata: AnnData, interaction: Any) -> Contexts:
-    """Numbers, truth values, or categories of two levels (0 and 1 in their order)."""
+def read_contexts(adata: AnnData, interaction: Any, also: tuple[str, ...] = ()) -> Contexts:
+    """Of `expression` (`also` are the names that `genotype` has): numbers, truth values, or categories of two levels (0 and 1 in their order)."""
     names: list[str] = []
     columns: list[Float] = []
     for name in context_names(interaction):
         if name in adata.obs.columns:
             found = {name: adata.obs[name]}
         else:
-            found = _of_obsm(adata, name)
+            found = _of_obsm(adata, name, also)
         for label, column in found.items():
             names.append(str(label))
             columns.append(_numbers(column, f"interaction={label!r}"))
@@ -65,20 +65,15 @@ def read_contexts(adata: AnnData, interaction: Any) -> Contexts:
     return Contexts(tuple(names), np.stack(columns, axis=1))
 
 
-def _of_obsm(adata: AnnData, name: str) -> dict[Any, pd.Series]:
+def _of_obsm(adata: AnnData, name: str, also: tuple[str, ...]) -> dict[Any, pd.Series]:
     if name in adata.obsm:
         frame = obsm_frame(adata, name)
         return {column: frame[column] for column in frame}
-    part = re.fullmatch(r"(.+)\[([^\]]*)\]", name)
-    if part and part[1] in adata.obsm:
-        frame = obsm_frame(adata, part[1])
-        for column in (name, part[2]):
-            if column in frame:
-                return {name: frame[column]}
-        raise KeyError(f"interaction={name!r}: adata.obsm[{part[1]!r}] has the columns {', '.join(map(repr, frame))}")
-    raise KeyError(
-        f"interaction={name!r}: neither a column of adata.obs nor a key of adata.obsm; {hint(name, [*adata.obs.columns, *adata.obsm])}"
-    )
+    column = obsm_column(adata, name, f"interaction={name!r}", "expression")
+    if column is not None:
+        return {name: column}
+    known = dict.fromkeys([*adata.obs.columns, *adata.obsm, *also])
+    raise KeyError(f"interaction={name!r}: {nowhere('expression', also)}; {hint(name.partition('[')[0], known)}")
 
 
 def _numbers(column: pd.Series, argument: str) -> Float:

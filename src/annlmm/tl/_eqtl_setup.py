@@ -12,10 +12,10 @@ from anndata import AnnData
 from numpy.typing import NDArray
 
 from annlmm._settings import logger, settings
-from annlmm._slots.design import design_matrix, obsm_frame, read_covariates
+from annlmm._slots.design import Covariates, design_matrix, obsm_frame, read_covariates
 from annlmm._slots.kernel import usable_rows
 from annlmm._slots.pair import Donors, match_donors
-from annlmm._slots.relatedness import donor_basis, read_relatedness, stored_basis
+from annlmm._slots.relatedness import check_kernel_key, donor_basis, read_relatedness, stored_basis
 from annlmm.model.association import ALL_MISSING
 from annlmm.model.basis import Basis, GroupBasis, no_kernel
 from annlmm.model.design import make_design
@@ -133,9 +133,10 @@ def set_up(
             f"relatedness: says what the kernel of the donors is, and so does kernel={kernel!r}; pass one of them"
         )
     annotated = with_donor_covariates(expression, genotype, donor_key, covariates)
-    asked = read_covariates(annotated, covariates)
+    asked = donor_covariates(annotated, genotype, donor_key, covariates)
     usable = asked.complete
     if isinstance(kernel, str):
+        check_kernel_key(expression, genotype, kernel)
         usable = usable & usable_rows(expression, kernel)
     donors = match_donors(expression, genotype, donor_key, usable=usable)
     logger.info(f"map_eqtl: {donors.report()}")
@@ -177,9 +178,25 @@ def _basis(
         return no_kernel(donors.rows.size), "least squares"
     if isinstance(kernel, str):
         return stored_basis(expression, kernel, donors), f"kernel {kernel!r}"
-    related = None if relatedness is None else read_relatedness(relatedness, genotype, donors)
+    related = None if relatedness is None else read_relatedness(relatedness, expression, genotype, donors)
     what = "least squares on donors" if not cells else "independent donors"
     return donor_basis(donors.codes, related), what if related is None else "related donors"
+
+
+def names_of(genotype: AnnData) -> tuple[str, ...]:
+    """What covariates and contexts may be, beside those of `expression`."""
+    return (*map(str, genotype.obs.columns), *map(str, genotype.obsm))
+
+
+def donor_covariates(annotated: AnnData, genotype: AnnData, donor_key: str | None, covariates: Any) -> Covariates:
+    """Covariates of cells and donors (of `with_donor_covariates`), without the donor itself."""
+    asked = read_covariates(annotated, covariates, "expression", names_of(genotype))
+    if donor_key is not None and donor_key in asked.variables:
+        raise ValueError(
+            f"covariates: {donor_key!r} is donor_key, and a fixed effect of the donor leaves nothing of a variant, which is constant within donors; "
+            "leave it out: the donor is the random effect"
+        )
+    return asked
 
 
 def with_donor_covariates(expression: AnnData, genotype: AnnData, donor_key: str | None, covariates: Any) -> AnnData:
@@ -187,6 +204,9 @@ def with_donor_covariates(expression: AnnData, genotype: AnnData, donor_key: str
     asked = [covariates] if isinstance(covariates, str) else covariates if isinstance(covariates, (list, tuple)) else []
     words = {word for text in asked if isinstance(text, str) for word in (text, *re.findall(r"[^\W\d]\w*", text))}
     known = {*map(str, expression.obs.columns), *expression.obsm}
+    both = sorted(word for word in words if word in expression.obsm and word in genotype.obsm)
+    if both:
+        logger.info(f"map_eqtl: {', '.join(both)}: in expression.obsm and in genotype.obsm; that of expression is used")
     lacking = sorted(word for word in words - known if word in genotype.obs.columns or word in genotype.obsm)
     if not lacking:
         return expression

@@ -86,10 +86,11 @@ def loco_scan(
     mask = boolean_mask(adata, str(params["mask_var"]) if "mask_var" in params else None, "var", "mask_var")
     center, standardize, scale = bool(params["center"]), bool(params["standardize"]), bool(params["scale"])
 
+    missing_call = float(params["missing_call"]) if "missing_call" in params else None
+
     def variants(chosen: NDArray[np.bool_]) -> Variants:
-        return Variants(
-            matrix, adata.n_obs, np.flatnonzero(chosen & mask), float(params["min_maf"]), center, standardize
-        )
+        columns, min_maf = np.flatnonzero(chosen & mask), float(params["min_maf"])
+        return Variants(matrix, adata.n_obs, columns, min_maf, center, standardize, missing_call)
 
     total, n_variants = variants(np.ones(adata.n_vars, dtype=bool)).gram()
     _check_unchanged(adata, stored, total / max(n_variants, 1), scale, features)

@@ -7,18 +7,18 @@ import numpy as np
 from anndata import AnnData
 
 from annlmm._settings import logger
-from annlmm._slots.access import boolean_mask, check_adata, check_key, feature_matrix, target
-from annlmm._slots.eqtl import PairColumns, PairSink, check_eqtl_key, gene_frame, signal_frame, write_eqtl
+from annlmm._slots.access import boolean_mask, check_adata, check_key, check_missing_call, feature_matrix, target
+from annlmm._slots.eqtl import PairColumns, PairSink, check_eqtl_key, gene_frame, signal_frame, tell_shared, write_eqtl
 from annlmm._slots.parquet import check_output
 from annlmm._slots.schema import documents
 from annlmm.model.eqtl import DEGREES
 from annlmm.model.eqtl_cis import VARIANCES, Mapper
 from annlmm.model.eqtl_genes import GeneLevel
+from annlmm.model.exact import check_refit
 from annlmm.tl._eqtl_arguments import (
     check_choice,
     check_conditional,
     check_interaction,
-    check_missing_call,
     check_number,
     check_permutations,
     check_window,
@@ -88,10 +88,13 @@ def map_eqtl(
         Base pairs on either side of the transcription start (`end` on the reverse strand). None: all genes against all
         variants (trans); then only pairs with p-values below `threshold` are kept, and of the others their number and λ_GC.
     min_maf
-        Lowest minor allele frequency among the matched donors with a call. Monomorphic variants are never tested.
+        Lowest minor allele frequency among the matched donors with a call. Monomorphic variants are never tested. 0 also takes
+        variants that are centred or standardised already; where outside of 0 to 2 there are only whole numbers, negative or beyond 8 (−9,
+        −1, 255), they are refused as codes of missing calls.
     covariates
-        Names of columns of ``expression.obs`` and keys of its `.obsm`, or a formula in them, as in `al.tl.fit_null`; of cells or
-        of donors. Names that only `genotype` has, such as genetic principal components in its `.obsm`, are taken from there.
+        Names of columns of ``expression.obs`` and keys of its `.obsm` (or one column of it, ``"X_pca[0]"``), or a formula in them, as in
+        `al.tl.fit_null`; of cells or of donors. Names that only `genotype` has, such as genetic principal components in its `.obsm`, are
+        taken from there.
     kernel
         Left out: over cells a random intercept per donor, on pseudobulk ordinary least squares. Otherwise the key of a kernel of
         `expression`: over cells one of `al.pp.kernel_group` of the donors, on pseudobulk any. None: ordinary least squares,
@@ -112,7 +115,7 @@ def map_eqtl(
     reml
         Restricted (default) or full maximum likelihood for the null models.
     variance
-        'null': γ stays as in the gene's null model. 'screen': as 'null', then γ is estimated again, by REML, for pairs with
+        'null': γ stays as in the gene's null model; with few donors of unequal size p-values far below 1e-4 are then too small. 'screen': as 'null', then γ is estimated again, by REML, for pairs with
         p-values below `threshold`. 'refit': it is estimated again for every pair (with ``window=None`` for those that are kept).
     threshold
         p-value below which 'screen' refits, and with ``window=None`` pairs are kept.
@@ -197,6 +200,8 @@ def map_eqtl(
     check_conditional(conditional, window)
     fdr = check_number("fdr", fdr, 0.0, 1.0, open_low=True)
     path = None if output is None else check_output(output)
+    if path is not None:
+        tell_shared(expression, key_added, path)
     matrix, dosages = feature_matrix(expression, layer), feature_matrix(genotype, genotype_layer)
     columns = np.flatnonzero(boolean_mask(expression, mask_var, "var", "mask_var"))
     genes, variants, note = place_both(expression, genotype, trans=trans)
@@ -224,6 +229,8 @@ def map_eqtl(
         expression, genotype, donor_key, covariates, kernel, relatedness, features, columns,
         reml=bool(reml), orthonormal=permutations > 0,
     )  # fmt: skip
+    if variance != "null" and setup.space.k:
+        check_refit(setup.model.space)
     grouped = setup.space.k > 0 and default_df(df, setup.several) == "satterthwaite"
     mapper = Mapper(setup.model.space, setup.space, grouped, variance, threshold)
     fitted = np.flatnonzero(np.isfinite(setup.genes.gamma))
@@ -286,6 +293,7 @@ def map_eqtl(
         "n_donors": int(setup.donors.counts.size),
         "n_obs": int(setup.donors.rows.size),
         "n_pairs": sink.n_pairs,
+        "run": sink.run,
         **found,
     }
     out = target(expression, copy)

@@ -12,7 +12,7 @@ from annlmm._settings import settings
 from annlmm._slots.fit import StoredNull
 from annlmm.model.association import Association, make_scan
 from annlmm.model.basis import GroupBasis
-from annlmm.model.exact import ExactScan, make_exact_scan
+from annlmm.model.exact import ExactScan, check_refit, make_exact_scan
 from annlmm.model.null import NullModel
 from annlmm.model.response import residual_of
 from annlmm.model.scan import FeatureTests, ScanEngine
@@ -57,7 +57,8 @@ def run_scan(
     if check:
         for j, (_, u, outside) in zip(members, projected, strict=True):
             scan = make_scan(model.space, u, outside, float(null_gammas[j]))
-            stored.check_unchanged(j, scan.rss * (scan.gls.gamma if np.isinf(scan.gamma) else 1.0))
+            scale = scan.gls.gamma if np.isinf(scan.gamma) else 1.0
+            stored.check_unchanged(j, scan.rss * scale, _condition(model, scan.gls.w))
     tests = []
     for k, test in enumerate(options.tests):
         at = gammas if k == 0 else null_gammas.copy()
@@ -78,6 +79,12 @@ def run_scan(
     ):
         for (test, j), part in zip(product(options.tests, members), parts, strict=True):
             results[test][j].assign(chosen, part)
+
+
+def _condition(model: NullModel, w: Float) -> float:
+    """Of V = I + γK from its inverse eigenvalues, which are 1 outside K."""
+    outside = 1.0 if model.basis.rank < model.basis.n else 0.0
+    return float(max(w.max(initial=outside), outside) / w.min(initial=1.0))
 
 
 def _project(model: NullModel, y: Float) -> tuple[Float, Float, float]:
@@ -102,6 +109,8 @@ def _exact(
     """One refit per phenotype, where one may be needed."""
     if not model.basis.rank or (variance == "null" and not isinstance(model.basis, GroupBasis)):
         return []
+    if variance != "null" and test == "wald":
+        check_refit(model.space)
     return [
         make_exact_scan(model.space, model.response(stored.y[rows, j]), reml=test == "wald", name=_named(stored, j))
         for j in members

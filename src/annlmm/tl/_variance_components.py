@@ -103,7 +103,8 @@ def variance_components(
     likelihood because it is constant within every group, has NaN and says so in its status.
 
     The statistic of a family is the largest of its members' likelihood ratios, and its null distribution that of this largest, simulated from all
-    members together. A family of groups reads `.X` once, another once per member.
+    members together. A family of groups reads `.X` once, another once per member. Dense members of full rank cost an eigendecomposition each and
+    a simulation over all of their eigenvectors: ``rank=`` (100, or 0.99 of the trace) of `al.pp.kernel_rbf` and `al.pp.kernel_graph` speeds both.
 
     Examples
     --------
