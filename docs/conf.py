@@ -115,30 +115,21 @@ def write_slots() -> None:
 
 
 def write_tutorials() -> None:
-    """tutorials/: the notebooks of the repository, to be executed, with an index; and the script of the README."""
-    target = DOCS / "tutorials"
-    notebooks = sorted((ROOT / "tutorials").glob("*.ipynb"))
-    wanted = {"index.md", "main_job.md", *(notebook.name for notebook in notebooks)}
+    """tutorials/: the index and the notebooks of the repository, to be executed, and the script of the README."""
+    source, target = ROOT / "tutorials", DOCS / "tutorials"
+    pages = [source / "index.md", *sorted(source.glob("*.ipynb"))]
+    wanted = {"main_job.md", *(page.name for page in pages)}
     target.mkdir(exist_ok=True)
     for stale in target.iterdir():
         if stale.is_file() and stale.name not in wanted:
             stale.unlink()
-    for notebook in notebooks:
-        copy = target / notebook.name
-        if not copy.exists() or copy.read_bytes() != notebook.read_bytes():
-            shutil.copyfile(notebook, copy)
-    pages = [notebook.stem for notebook in notebooks]
-    if (ROOT / "tutorials" / "main_job.py").exists():
-        script = "```{literalinclude} ../../tutorials/main_job.py\n:language: python\n```\n"
-        intro = "The script behind the README's picture: it simulates a cohort, fits, tests and plots.\n"
-        write_if_changed(target / "main_job.md", f"# The main job\n\n{intro}\n{script}")
-        pages.insert(0, "main_job")
-    if pages:
-        about = "Each runs as it is, in less than a minute, on data that come with annlmm or scanpy.\n\n"
-        body = about + "\n".join(["```{toctree}", ":maxdepth: 1", "", *pages, "```"])
-    else:
-        body = "There are none in this build."
-    write_if_changed(target / "index.md", f"# Tutorials\n\n{body}\n")
+    for page in pages:
+        copy = target / page.name
+        if not copy.exists() or copy.read_bytes() != page.read_bytes():
+            shutil.copyfile(page, copy)
+    script = "```{literalinclude} ../../tutorials/main_job.py\n:language: python\n```\n"
+    intro = "The script behind the README's picture: it simulates a cohort, fits, tests and plots.\n"
+    write_if_changed(target / "main_job.md", f"# The main job\n\n{intro}\n{script}")
 
 
 def write_figures() -> None:
