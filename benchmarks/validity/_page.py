@@ -27,3 +27,9 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     options.add_argument("--threads", type=int, default=1, help="of BLAS and of annlmm (default 1)")
     options.add_argument("--output", type=Path, help=f"folder instead of {RESULTS.name}")
     return options
+
+
+def marked(ratio: float, error: float, expected: float = 1.0) -> str:
+    """A number beside what it should be; bold: above by more than three standard errors, italic: below."""
+    mark = "**" if ratio > expected + 3 * error else "*" if ratio < expected - 3 * error else ""
+    return f"{mark}{ratio:.2f}{mark}" if ratio < 100 else f"{mark}{ratio:,.0f}{mark}"
