@@ -64,7 +64,9 @@ def test_variance_components(name):
     check(name, "variance_components")
 
 
-@pytest.mark.parametrize("name", ["plain", "γ held at 10⁻¹²", "γ held at 10¹²", "the same, γ held at 10¹²", "h² = 1"])
+@pytest.mark.parametrize(
+    "name", ["plain", "γ held at 10⁻¹²", "γ held at 10¹²", "the same, γ held at 10¹²", "K × 10⁻¹², γ̂ of 10¹²", "h² = 1"]
+)
 def test_linear_mixed_model(name):
     check(name, "LinearMixedModel")
 

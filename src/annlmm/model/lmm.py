@@ -270,7 +270,7 @@ class LinearMixedModel:
             if status == "not_converged":
                 warnings.warn(found.message, RuntimeWarning, stacklevel=2)
             curvature = np.nan if status == "boundary" else standard_error_log_gamma(self._data.profile, gamma)
-            standard_error = h_sq_of(gamma) * (1.0 - h_sq_of(gamma)) * curvature
+            standard_error = h_sq_of(gamma) / (1.0 + gamma) * curvature
             x = gamma_log(gamma)
             self.optimize_result = OptimizeResult(
                 x=x,
