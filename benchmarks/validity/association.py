@@ -269,7 +269,7 @@ def main() -> None:
                 grouped[n, p, h_sq] = grouped_tests(n, p, h_sq, number, m)
         said(f"features of groups, n = {n}")
     report.text(
-        "## Features of the groups\n\nConstant within the groups of the kernel (a genotype or treatment of the donor over cells), Wald test, by `df` and `variance`. The covariates are those of the rows. At the null's γ and with 10 groups, p-values near the largest statistic that the null's γ̂ allows are too small; `variance=\"screen\"` estimates γ again below 1e-4."
+        "## Features of the groups\n\nConstant within the groups of the kernel (a genotype or treatment of the donor over cells), Wald test, by `df` and `variance`. The covariates are those of the rows. *Null* is the null's γ alone: with 10 groups, p-values near the largest statistic that it allows are too small. `al.tl.associate` therefore estimates γ again below 1e-4 whatever `variance` is, which is *screen*, the default of `al.tl.map_eqtl`."
     )
     grouped_tables(report, grouped)
     found = {}
