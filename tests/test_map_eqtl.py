@@ -147,7 +147,7 @@ class TestAgainstAssociate:
         contrast, compared = np.array([0.0, 0.0, 1.0]), 0
         for gene, rows in found[found["gene"].isin(level.index[:3])].groupby("gene", observed=True):
             y = bulk[shared].to_df()[gene].to_numpy(dtype=np.float64)
-            for row in rows.itertuples():
+            for row in rows.iloc[::2].itertuples():
                 snp = dosage[:, genotype.var_names.get_loc(row.variant)]
                 x = np.column_stack([np.ones(len(shared)), bulk[shared].obs["age"], snp])
                 fit = oracle.fit(y, x, k) if variance == "refit" else None
@@ -162,7 +162,7 @@ class TestAgainstAssociate:
                 assert row.df == pytest.approx(min(nu, len(shared) - 3), rel=1e-4)
                 assert row.p_value == pytest.approx(2 * stats.t.sf(abs(row.statistic), row.df), rel=1e-9)
                 compared += 1
-        assert compared > 20
+        assert compared > 10
 
 
 class TestLeastSquares:
