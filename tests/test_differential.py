@@ -761,3 +761,38 @@ def test_counts_are_told():
         with messages("warning") as seen:
             call()
         assert any("the features look like counts (whole numbers from 0 to" in line for line in seen)
+
+
+def test_normalised_counts_without_logarithms_are_told():
+    adata = al.datasets.donors(n_donors=6, n_genes=20)
+    al.pp.kernel_group(adata, "donor_id")
+    adata.layers["normalised"] = np.expm1(
+        np.asarray(sparse.csr_array(adata.layers["logcounts"]).toarray(), dtype=float)
+    )
+    for layer in ("normalised", "sparse"):
+        if layer == "sparse":
+            adata.layers[layer] = sparse.csr_matrix(adata.layers["normalised"])
+        with messages("warning") as seen:
+            al.tl.differential(adata, "condition", layer=layer)
+        assert any("look like normalised counts without logarithms" in line for line in seen)
+
+
+@pytest.mark.parametrize("as_stored", [np.asarray, sparse.csr_matrix])
+def test_filled_values_are_told(as_stored):
+    """A mean in place of a response draws effects towards 0: never in silence."""
+    adata = al.datasets.donors(n_donors=6, n_genes=20)
+    al.pp.kernel_group(adata, "donor_id")
+    x = sparse.csr_array(adata.layers["logcounts"]).toarray()
+    x[::2, :3] = np.nan
+    x[:, 5] = np.nan
+    adata.layers["gaps"] = as_stored(x)
+    for call in (
+        lambda: al.tl.differential(adata, "condition", layer="gaps"),
+        lambda: al.tl.variance_components(adata, layer="gaps"),
+    ):
+        with messages("warning") as seen:
+            call()
+        assert any("3 of 20 features have missing values, which are filled" in line for line in seen)
+    with messages("warning") as seen:
+        al.tl.differential(adata, "condition", layer="logcounts")
+    assert not any("missing values" in line for line in seen)

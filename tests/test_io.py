@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bed_reader import to_bed
+from helpers import messages
 
 from annlmm.io import read_bimbam, read_gemma_kinship, read_plink
 
@@ -105,6 +106,28 @@ def test_plink_reads_what_bed_reader_writes(tmp_path, count_a1):
     assert adata.var["pos"].tolist() == properties["bp_position"]
     assert adata.var["cm"].tolist() == properties["cm_position"]
     assert adata.obs["phenotype"].tolist() == list(range(11))
+
+
+def test_plink_donor_lost_from_the_fam(tmp_path):
+    """149 donors take as many bytes as 150: the bits beyond the last donor tell."""
+    rng = np.random.default_rng(0)
+    to_bed(tmp_path / "toy.bed", rng.integers(0, 3, (150, 40)).astype(float))
+    assert read_plink(tmp_path / "toy").shape == (150, 40)
+    fam = (tmp_path / "toy.fam").read_text().splitlines(keepends=True)
+    (tmp_path / "toy.fam").write_text("".join(fam[:70] + fam[71:]))
+    with pytest.raises(
+        ValueError,
+        match=r"of the first 40 variants of toy.bed hold calls of more donors than the 149 of toy.fam; was a line",
+    ):
+        read_plink(tmp_path / "toy")
+
+
+def test_plink_cases_and_controls_with_zeros_are_told(tmp_path):
+    for values, told in ((["1", "2", "0", "-9"], True), (["1", "2", "-9", "1"], False), (["0", "1", "2", "3"], False)):
+        to_bed(tmp_path / "toy.bed", np.zeros((4, 2)), properties={"pheno": values})
+        with messages("warning") as seen:
+            read_plink(tmp_path / "toy")
+        assert any("is 0, 1 or 2; where 1 and 2 are controls and cases" in line for line in seen) == told
 
 
 def test_plink_fields(tmp_path):

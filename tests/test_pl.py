@@ -98,7 +98,7 @@ def boxes(ax, artists):
 @pytest.mark.parametrize("plot", [al.pl.qq, al.pl.manhattan])
 def test_missing_results_name_the_remedy(plot):
     adata = AnnData(np.zeros((2, 3)))
-    message = r"key='de': adata.var has no column 'de_p_value'; run al.tl.associate\(adata, key='de'\) first"
+    message = r"key='de': adata.var has no column 'de_p_value'; run al.tl.differential\(adata, term\) first"
     with pytest.raises(KeyError, match=message):
         plot(adata, "de")
 

@@ -148,6 +148,11 @@ def read_plink(
         bed_file, iid_count=len(obs), sid_count=len(var), count_A1=bool(count_a1), skip_format_check=True
     ) as bed:
         x: NDArray[np.floating] = bed.read(dtype=out_dtype.name, order="F")
+    if "phenotype" in obs and set(obs["phenotype"].dropna()) == {0, 1, 2}:
+        logger.warning(
+            f"read_plink: the phenotype of {fam_file.name} is 0, 1 or 2; where 1 and 2 are controls and cases, 0 is missing: "
+            "adata.obs.loc[adata.obs['phenotype'] == 0, 'phenotype'] = np.nan"
+        )
     files = f"{bed_file.name}, {bim_file.name}, {fam_file.name}"
     logger.info(f"read_plink: {len(obs)} donors × {len(var)} variants from {files} ({perf_counter() - start:.1f} s)")
     return AnnData(X=x, obs=obs, var=var)
@@ -228,3 +233,14 @@ def _check_bed(file: Path, n_donors: int, n_variants: int, bim_name: str, fam_na
             f"`path`: {file.name} must have {expected} bytes for {n_donors} donors ({fam_name}) and {n_variants} "
             f"variants ({bim_name}), found {found}: it is {reason}, or the three files do not belong together."
         )
+    used = n_donors % 4
+    if used and n_variants:
+        # The last byte of a variant holds `used` donors and bits that PLINK leaves 0: a donor too few in the .fam shows there.
+        stride = (n_donors + 3) // 4
+        some = np.memmap(file, dtype=np.uint8, mode="r", offset=3, shape=(n_variants, stride))[:1000, -1]
+        set_bits = int((np.asarray(some) >> (2 * used) != 0).sum())
+        if set_bits:
+            raise ValueError(
+                f"`path`: {set_bits} of the first {some.size} variants of {file.name} hold calls of more donors than the {n_donors} of {fam_name}; "
+                "was a line of the .fam lost? All after it would have the genotypes of their neighbours."
+            )

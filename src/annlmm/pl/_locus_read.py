@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 _REGION = re.compile(r"(.+):([\d,_]+)[-–]([\d,_]+)")
 # Base pairs on either side of the lead of a scan, LocusZoom's flank.
 _FLANK = 500_000.0
+_MARGIN = 0.02
 
 
 @dataclass(frozen=True)
@@ -114,7 +115,8 @@ def read_scan_locus(
         if not flank > 0:
             raise ValueError(f"window={window!r}: must be a positive number of base pairs, or None")
         code, pos = int(variants.chrom[lead]), float(variants.pos[lead])
-        low, high = max(pos - flank, 0.0), pos + flank
+        there = variants.pos[usable & (variants.chrom == code)]
+        low, high = max(pos - flank, float(there.min())), min(pos + flank, float(there.max()))
     drawn = np.flatnonzero(usable & (variants.chrom == code) & (variants.pos >= low) & (variants.pos <= high))
     if not drawn.size:
         raise ValueError(f"region={region!r}: no variant there has a p-value")
@@ -122,7 +124,10 @@ def read_scan_locus(
     title = None if several is None else str(phenotype or several[0])
     place = {"chrom": variants.chromosomes[code], "start": None, "end": None, "tss": None, "strand": 0}
     x, n_tested = variants.pos[drawn].astype(np.float64), int(np.isfinite(values).sum())
-    return Locus(names[drawn], x, values[drawn], names, n_tested, place, (low, high), p_label(), title)
+    margin = _MARGIN * (high - low or 1e4)  # a variant at the edge is drawn whole
+    return Locus(
+        names[drawn], x, values[drawn], names, n_tested, place, (low - margin, high + margin), p_label(), title
+    )
 
 
 def _refuse_eqtl(adata: AnnData, key: str | None) -> None:

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from anndata import AnnData
     from numpy.typing import NDArray
 
+# Functions that write under these keys unless they are told otherwise.
+_WRITERS = {"de": "al.tl.differential(adata, term)", "varcomp": "al.tl.variance_components(adata)"}
+
 
 def phenotype_names(adata: AnnData, key: str) -> list[str] | None:
     """Return the names of the phenotypes of `key`, or None when its results are columns of `.var`."""
@@ -79,7 +82,7 @@ def read_neg_log10_p(adata: AnnData, key: str, phenotype: str | None = None) -> 
 def _from_var(adata: AnnData, key: str, phenotype: str | None) -> NDArray[np.float64]:
     if f"{key}_p_value" not in adata.var:
         raise KeyError(
-            f"key={key!r}: adata.var has no column {key + '_p_value'!r}; run al.tl.associate(adata, key={key!r}) first"
+            f"key={key!r}: adata.var has no column {key + '_p_value'!r}; run {_WRITERS.get(key) or f'al.tl.associate(adata, key={key!r})'} first"
         )
     if phenotype is not None:
         fitted = _fitted_phenotype(adata, key)

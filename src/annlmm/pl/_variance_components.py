@@ -101,7 +101,7 @@ def variance_components(
     ('log', 'log')
     >>> plt.close(ax.figure)
     """
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import LogFormatter
 
     from annlmm.get import variance_components as read
 
@@ -131,7 +131,7 @@ def variance_components(
     ax.set_xscale("log")
     ax.set_yscale("log")
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_minor_formatter(NullFormatter())
+        axis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.6)))
     ax.set_xlim(*x_limits)
     ax.set_ylim(*y_limits)
     _draw_shares(ax)

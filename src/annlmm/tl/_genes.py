@@ -25,6 +25,8 @@ from annlmm.tl._pass import Features, collect_statistics
 MISSING = ("mean", "raise")
 # Rows and columns that are looked at before a pass.
 CORNER = 200
+# Logarithms of counts end far below.
+LOG_COUNTS = 30.0
 Float = NDArray[np.float64]
 Index = NDArray[np.intp]
 
@@ -109,18 +111,29 @@ def gene_statistics(
 
 
 def warn_of_counts(features: Features, rows: Index, columns: Index, description: str) -> None:
-    """Say so where a corner of the features is whole numbers: their transform was probably forgotten."""
+    """Say so where a corner of the features is whole numbers, or too large for logarithms: a transform was probably forgotten."""
     if not rows.size or not columns.size:
         return
     corner = fetch(features.matrix, rows[:CORNER], columns[:CORNER])
     values = np.asarray(corner.data if sparse.issparse(corner) else corner, dtype=np.float64)
-    with np.errstate(invalid="ignore"):
-        counts = values.size and values.max() > 2 and values.min() >= 0 and (values == np.floor(values)).all()
-    if counts:
+    values = values[np.isfinite(values)]
+    if not values.size or values.min() < 0:
+        return
+    if values.max() > 2 and (values == np.floor(values)).all():
         logger.warning(
             f"{description}: the features look like counts (whole numbers from 0 to {values.max():.0f}); transform them first "
             "(sc.pp.normalize_total, sc.pp.log1p), or name the layer that is, e.g. layer='logcounts'"
         )
+    elif values.max() > LOG_COUNTS and (values == 0).mean() + _stored_zeros(corner) > 0.05:
+        logger.warning(
+            f"{description}: the features look like normalised counts without logarithms (0 to {values.max():.4g}); take them first "
+            "(sc.pp.log1p), or name the layer that has them, e.g. layer='logcounts'"
+        )
+
+
+def _stored_zeros(corner: Any) -> float:
+    """Share of zeros that a sparse matrix does not store."""
+    return 1.0 - corner.nnz / max(corner.shape[0] * corner.shape[1], 1) if sparse.issparse(corner) else 0.0
 
 
 def member_statistics(

@@ -12,7 +12,7 @@ from anndata import AnnData
 from numpy.typing import NDArray
 from scipy import sparse
 
-from annlmm._settings import settings
+from annlmm._settings import logger, settings
 from annlmm.blocks import Layout, Limits, Tile, as_float, fetch, layout, plan
 from annlmm.model.parallel import map_blocks
 from annlmm.model.scan import UnusableFeatures, among
@@ -101,30 +101,44 @@ def collect_statistics(
     again
         From a few features on all rows, which their sums leave unsettled, to their statistics.
     """
-    # By themselves: `finish` travels to other processes, what is as long as the rows does not.
+    # Per feature: 1 where values are missing, 2 where all are. By themselves: `finish` travels to other processes, what is as long as the rows does not.
     finisher, refuse = reduction.finisher, features.refuse_missing
 
-    def finish(sums: Sums) -> tuple[tuple[FeatureStatistics, NDArray[np.bool_]], Index]:
+    def finish(sums: Sums) -> tuple[tuple[FeatureStatistics, NDArray[np.int8]], Index]:
         if refuse and sums.missing is not None:
             raise UnusableFeatures("missing", np.flatnonzero(sums.missing.square))
         statistics, unsettled = finisher(sums)
-        return (statistics, np.zeros(unsettled.size, dtype=bool)), np.flatnonzero(unsettled)
+        gaps = np.zeros(unsettled.size) if sums.missing is None else sums.missing.square
+        return (statistics, (gaps > 0).astype(np.int8)), np.flatnonzero(unsettled)
 
-    def whole(block: Any) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
-        (statistics, empty), unsettled = finish(reduction.rows.sums(block))
+    def carefully(block: Any) -> tuple[FeatureStatistics, NDArray[np.int8]]:
+        part, empty = again(block)
+        return part, 2 * empty.astype(np.int8)
+
+    def whole(block: Any) -> tuple[FeatureStatistics, NDArray[np.int8]]:
+        (statistics, gaps), unsettled = finish(reduction.rows.sums(block))
         if unsettled.size:
             with among(unsettled):
-                part, empty[unsettled] = again(block[:, unsettled])
+                part, part_gaps = carefully(block[:, unsettled])
             statistics.assign(unsettled, part)
-        return statistics, empty
+            gaps[unsettled] = np.maximum(gaps[unsettled], part_gaps)
+        return statistics, gaps
 
     nothing, _ = finisher(reduction.rows.sums(np.zeros((rows.size, 0))))
-    total, empty = nothing.blank(columns.size), np.zeros(columns.size, dtype=bool)
-    for chosen, (part, part_empty) in one_pass(features, rows, columns, reduction, whole, finish, again, description):
+    total, gaps = nothing.blank(columns.size), np.zeros(columns.size, dtype=np.int8)
+    for chosen, (part, part_gaps) in one_pass(
+        features, rows, columns, reduction, whole, finish, carefully, description
+    ):
         place = np.searchsorted(columns, chosen)
         total.assign(place, part)
-        empty[place] = part_empty
-    return total, empty
+        gaps[place] = np.maximum(gaps[place], part_gaps)
+    some = int((gaps == 1).sum())
+    if some:
+        logger.warning(
+            f"{description}: {some} of {columns.size} features have missing values, which are filled with the feature's mean: this draws effects "
+            "and shares of variance towards 0; leave such rows or features out, or pass missing='raise'"
+        )
+    return total, gaps == 2
 
 
 def _by_row(how: Layout) -> bool:
