@@ -796,3 +796,23 @@ def test_filled_values_are_told(as_stored):
     with messages("warning") as seen:
         al.tl.differential(adata, "condition", layer="logcounts")
     assert not any("missing values" in line for line in seen)
+
+
+def test_a_term_that_may_stand_for_groups_is_told():
+    adata = al.datasets.donors(n_donors=6, n_genes=20)
+    al.pp.kernel_group(adata, "donor_id")
+    donors = adata.obs["donor_id"].cat.codes
+    adata.obs["cluster"] = (np.arange(adata.n_obs) % 3).astype(int)
+    adata.obs["arm"] = np.where(donors < 2, "nan", np.where(donors < 4, "a", "b"))
+    for term, options, line in (
+        ("cluster", {}, "'cluster' is a number with 3 whole values and is tested as a slope"),
+        ("arm", {}, "'nan' is a level of 'arm' like the others"),
+        ("arm", {"reference": "a", "contrast": ("b", "a")}, "reference='a' does not change what is tested"),
+    ):
+        with messages("warning") as seen:
+            al.tl.differential(adata, term, layer="logcounts", **options)
+        assert any(line in text for text in seen)
+    with messages("warning") as seen:
+        al.tl.differential(adata, "condition", layer="logcounts")
+        al.tl.differential(adata, "age", layer="logcounts")
+    assert not seen

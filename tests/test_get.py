@@ -201,3 +201,14 @@ def test_kernel_through_precomputed_is_itself():
     assert adata.uns["on_dense"]["tau_sq"] == pytest.approx(adata.uns["on_kernel"]["tau_sq"], rel=1e-10)
     al.pp.kernel_precomputed(adata, k, rank=2, key_added="low")
     assert np.linalg.matrix_rank(al.get.kernel(adata, "low")) == 2
+
+
+def test_a_phenotype_in_place_of_a_key_is_told():
+    adata = al.datasets.donors(n_donors=6, n_genes=20)
+    al.pp.kernel_group(adata, "donor_id")
+    al.tl.fit_null(adata, "phenotype", variance_test=False)
+    with pytest.raises(
+        KeyError,
+        match="key='phenotype': not in adata.uns; .*it is a phenotype of key='lmm': pass phenotype='phenotype'",
+    ):
+        al.get.null_model(adata, "phenotype")

@@ -111,15 +111,13 @@ def test_nothing_tested(plot):
 
 def test_phenotype_must_be_chosen_for_manhattan():
     with pytest.raises(
-        ValueError, match="phenotype=None: key='lmm' holds 3 phenotypes .*choose one, e.g. phenotype='height'"
+        ValueError, match="phenotype=None: key='lmm' has 3 phenotypes .*choose one, e.g. phenotype='height'"
     ):
         al.pl.manhattan(several())
 
 
 def test_unknown_phenotype():
-    with pytest.raises(
-        KeyError, match="phenotype='bmi' is not among the 3 phenotypes of key='lmm': 'height', 'weight'"
-    ):
+    with pytest.raises(KeyError, match="phenotype='bmi': not among those of key='lmm'; known: 'height', 'weight'"):
         al.pl.manhattan(several(), phenotype="bmi")
     with pytest.raises(KeyError, match="phenotype='bmi': key='lmm' holds one phenotype; leave phenotype=None"):
         al.pl.manhattan(genome(), phenotype="bmi")

@@ -686,7 +686,7 @@ def test_several_phenotypes_of_a_scan():
     ax = al.pl.locus(adata, variant="rs10", phenotype="y")
     assert ax.get_title() == "y"
     np.testing.assert_allclose(points(ax)[:, 1].max(), 9)
-    with pytest.raises(ValueError, match="phenotype=None: key='lmm' holds 2 phenotypes"):
+    with pytest.raises(ValueError, match="phenotype=None: key='lmm' has 2 phenotypes"):
         al.pl.locus(adata, variant="rs10")
 
 

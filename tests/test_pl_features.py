@@ -159,7 +159,7 @@ def test_volcano_of_levels_and_numbers(donors):
     )
     assert ax.get_xlabel() == "β of arm: c against a"
     assert al.pl.volcano(donors, "age").get_xlabel() == "β of age"
-    with pytest.raises(ValueError, match=r"level=None: key='arms' tests 2 levels .*e.g. level='b'"):
+    with pytest.raises(ValueError, match=r"level=None: key='arms' has 2 levels .*e.g. level='b'"):
         al.pl.volcano(donors, "arms")
     with pytest.raises(KeyError, match="level='d': not among those of key='arms'"):
         al.pl.volcano(donors, "arms", level="d")
@@ -188,7 +188,7 @@ def test_volcano_of_several_phenotypes():
     ax = al.pl.volcano(adata, "lmm", phenotype="cost in $")
     assert rows_of(*points(ax).T) == rows_of(adata.varm["lmm_beta"][:, 1], -np.log10(adata.varm["lmm_p_value"][:, 1]))
     assert ax.get_xlabel() == r"β on cost in \$"
-    with pytest.raises(ValueError, match="phenotype=None: key='lmm' holds 2 phenotypes"):
+    with pytest.raises(ValueError, match="phenotype=None: key='lmm' has 2 phenotypes"):
         al.pl.volcano(adata, "lmm")
 
 
@@ -559,3 +559,9 @@ def test_a_forest_by_symbol():
     assert [t.get_text() for t in ax.get_yticklabels()] == fitted[::-1]
     highlighted = al.pl.variance_components(adata, highlight=fitted, gene_symbols="symbol")
     assert len(orange(highlighted)) == 2
+
+
+@pytest.mark.parametrize("n_labels", ["x", 1.5, True])
+def test_number_of_labels(n_labels):
+    with pytest.raises(TypeError, match="n_labels: must be a whole number, received"):
+        al.pl.volcano(AnnData(np.zeros((2, 3))), n_labels=n_labels)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import subprocess
 import sys
 
@@ -49,6 +50,7 @@ def test_verbosity_is_refused(value):
 
 @pytest.mark.parametrize("name", ["block_memory", "kernel_memory", "threads"])
 def test_numbers(name):
+    unit = "" if name == "threads" else " of bytes, such as 2**30"
     before = getattr(al.settings, name)
     try:
         for value in (1, 4e9, np.int64(7), np.float32(3)):
@@ -56,7 +58,7 @@ def test_numbers(name):
             assert getattr(al.settings, name) == value
             assert type(getattr(al.settings, name)) is int
         for value in ("1GB", None, 0, -1, True, float("nan"), float("inf"), [1], 1j):
-            with pytest.raises(ValueError, match=rf"{name}: must be a positive number, received"):
+            with pytest.raises(ValueError, match=rf"{name}: must be a positive number{re.escape(unit)}, received"):
                 setattr(al.settings, name, value)
         assert getattr(al.settings, name) == 3
     finally:
@@ -129,7 +131,7 @@ def test_messages_of_levels():
         al.pp.kernel_grm(adata)
         al.pp.kernel_group(adata, "donor", key_added="groups")
     assert seen == [
-        "INFO kernel_grm: 12 of 12 variants used, the others are monomorphic or below min_maf=0.01",
+        "INFO kernel_grm: 12 of 12 variants used",
         "INFO kernel_grm: 40 observations, rank 12\n    wrote .obsm['kernel'] and .uns['kernel']",
         "INFO kernel_group: 40 observations in 8 groups of 'donor'\n    wrote .uns['groups']",
     ]

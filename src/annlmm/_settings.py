@@ -50,7 +50,8 @@ class Settings:
     def __setattr__(self, name: str, value: object) -> None:
         if name in _NUMBERS:
             if isinstance(value, bool) or not isinstance(value, Real) or not 1 <= float(value) < float("inf"):
-                raise ValueError(f"{name}: must be a positive number, received {value!r}")
+                unit = "" if name == "threads" else " of bytes, such as 2**30"
+                raise ValueError(f"{name}: must be a positive number{unit}, received {value!r}")
             value = int(float(value))
         elif name in _FLAGS and not isinstance(value, bool):
             raise ValueError(f"{name}: must be True or False, received {value!r}")

@@ -196,8 +196,10 @@ def read_null(adata: AnnData, key: str) -> StoredNull:
     entry = adata.uns.get(key)
     if entry is None:
         nulls = [k for k, v in adata.uns.items() if isinstance(v, Mapping) and "beta_covariance" in v]
+        holder = next((k for k in nulls if key in map(str, np.asarray(adata.uns[k].get("phenotypes", ())))), None)
+        remedy = hint(key, nulls) if holder is None else f"it is a phenotype of key={holder!r}: pass phenotype={key!r}"
         raise KeyError(
-            f"key={key!r}: not in adata.uns; run al.tl.fit_null(adata, ..., key_added={key!r}) first; {hint(key, nulls)}"
+            f"key={key!r}: not in adata.uns; run al.tl.fit_null(adata, ..., key_added={key!r}) first; {remedy}"
         )
     if not isinstance(entry, Mapping) or not {"phenotypes", "schema_version"} <= entry.keys() or _scan_only(entry):
         raise ValueError(

@@ -39,12 +39,13 @@ def check_formula(formula: str, columns: Collection[str]) -> None:
     ValueError
         With the part that would have been evaluated. What does not parse is left to formulaic, which says where.
     """
+    from formulaic.errors import FormulaicError
     from formulaic.parser.algos.tokenize import tokenize
     from formulaic.parser.types import Token
 
     try:
         tokens = list(tokenize(formula))
-    except Exception:  # formulaic reads it again, and says what is wrong with it
+    except FormulaicError:  # raised again, with what is wrong, where formulaic reads it
         return
     for token in tokens:
         dotted = token.kind is Token.Kind.NAME and "." in token.token and token.token not in columns

@@ -11,10 +11,14 @@ import pandas as pd
 from anndata import AnnData
 from numpy.typing import NDArray
 
+from annlmm._settings import logger
 from annlmm._slots.access import hint, numeric, received
 from annlmm._slots.design import _is_label
 
 Float = NDArray[np.float64]
+# Whole numbers of so many values are often the codes of groups.
+FEW_CODES = 10
+MISSING_TEXTS = ("", "nan", "na", "n/a", "none", "null", "<na>")
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,12 @@ def code_term(adata: AnnData, term: str, rows: NDArray[np.intp], reference: Any,
             raise ValueError(
                 f"term={term!r}: is {values[0]:g} in all {values.size} rows that are used; there is nothing to compare"
             )
+        distinct = np.unique(values)
+        if 2 < distinct.size <= FEW_CODES and (distinct == np.floor(distinct)).all():
+            logger.warning(
+                f"differential: {term!r} is a number with {distinct.size} whole values and is tested as a slope, per unit; if they stand for groups, "
+                f"make a category of it, adata.obs[{term!r}].astype('category')"
+            )
         return CodedTerm(values[:, None], (term,), (), None, None, None)
     categories = column.astype("category").cat.remove_unused_categories()
     levels = [str(level) for level in categories.cat.categories]
@@ -83,6 +93,13 @@ def code_term(adata: AnnData, term: str, rows: NDArray[np.intp], reference: Any,
         )
     if len(levels) > max(len(column) / 2, 2):
         raise ValueError(f"term={term!r}: has {len(levels)} levels for {rows.size} rows; is it an identifier?")
+    missing = [level for level in levels if level.strip().lower() in MISSING_TEXTS]
+    if missing:
+        logger.warning(
+            f"differential: {missing[0]!r} is a level of {term!r} like the others; if it stands for a missing value, make it NaN"
+        )
+    if reference is not None and contrast is not None:
+        logger.warning(f"differential: reference={reference!r} does not change what is tested where contrast= is given")
     base = levels[0] if reference is None else _level(reference, levels, term, "reference")
     others = [level for level in levels if level != base]
     codes = np.array([levels.index(level) for level in others])

@@ -5,6 +5,7 @@ from functools import partial
 from os import PathLike
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -152,11 +153,11 @@ def donor_names(obs_names: Iterable[object] | None, n_donors: int, argument: str
     return index
 
 
-def _range(dosage_range: object) -> tuple[float, float]:
+def _range(dosage_range: Any) -> tuple[float, float]:
     if dosage_range is None:
         return -np.inf, np.inf
     try:
-        low, high = (float(bound) for bound in dosage_range)  # type: ignore[attr-defined]
+        low, high = (float(bound) for bound in dosage_range)
     except (TypeError, ValueError):
         raise TypeError(f"`dosage_range` must be a pair (low, high) or None, got {dosage_range!r}.") from None
     if not low < high:

@@ -74,7 +74,7 @@ def _stored(name: str, path: str | PathLike[str]) -> Any:
 
     try:
         return da.from_zarr(path)
-    except Exception as error:  # of zarr and its stores, which have many
+    except (OSError, ValueError, TypeError, KeyError) as error:  # zarr's own derive from these
         raise ValueError(f"{name}: {str(path)!r} is not the path of a zarr array ({error})") from error
 
 

@@ -22,8 +22,8 @@ Index = NDArray[np.intp]
 MOSTLY_BETWEEN = 0.1
 
 
-class Basis(ABC):
-    """An orthonormal eigenbasis U (n × r) of a kernel K = U S Uᵀ with its non-zero eigenvalues."""
+class Projection(ABC):
+    """What features are projected on: r columns U (n × r), each with an eigenvalue."""
 
     @property
     @abstractmethod
@@ -33,7 +33,7 @@ class Basis(ABC):
     @property
     @abstractmethod
     def eigenvalues(self) -> Float:
-        """The r non-zero eigenvalues, positive."""
+        """The r eigenvalues."""
 
     @property
     def rank(self) -> int:
@@ -43,6 +43,14 @@ class Basis(ABC):
     def project(self, a: Any) -> Float:
         """Uᵀ a for a vector or an n × m block, dense or scipy sparse."""
 
+    def constant_within(self, block: Any, square: Float) -> NDArray[np.bool_]:
+        """Which columns of a block (with sums of squares `square`) vary mostly between groups; none where there are none."""
+        return np.zeros(square.size, dtype=bool)
+
+
+class Basis(Projection):
+    """An orthonormal eigenbasis U of a kernel K = U S Uᵀ with its non-zero eigenvalues, which are positive."""
+
     @abstractmethod
     def expand(self, v: Float) -> Float:
         """U v for a vector or an r × m block."""
@@ -50,10 +58,6 @@ class Basis(ABC):
     @abstractmethod
     def restrict(self, kept: Index) -> Basis:
         """The basis of K[kept, kept], exactly."""
-
-    def constant_within(self, block: Any, square: Float) -> NDArray[np.bool_]:
-        """Which columns of a block (with sums of squares `square`) vary mostly between groups; none where there are none."""
-        return np.zeros(square.size, dtype=bool)
 
     @cached_property
     def trace_scale(self) -> float:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from annlmm.model.basis import Basis, GroupCoordinates
+from annlmm.model.basis import GroupCoordinates, Projection
 from annlmm.model.cached import cached_property
 from annlmm.model.design import Design
 from annlmm.model.space import RemlSpace, make_angles
@@ -27,7 +27,7 @@ Index = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
-class ContextBasis(Basis):
+class ContextBasis(Projection):
     """[ZN^{−½}, Z_1S_1^{−½}, …]: what genes are projected on. Contexts need not be orthogonal to each other.
 
     Attributes
@@ -67,20 +67,6 @@ class ContextBasis(Basis):
         columns = [np.ones(self.n), *self.deviations.T]
         sums = [weighted_sums(a, self.codes, column, self.counts.size) for column in columns]
         return self.coordinates.scale(np.concatenate(sums))
-
-    def expand(self, v: Float) -> Float:
-        scaled = self.coordinates.scale(v)
-        size = self.counts.size
-        out = scaled[:size][self.codes]
-        for j, column in enumerate(self.deviations.T, start=1):
-            out = out + (scaled[j * size : (j + 1) * size][self.codes].T * column).T
-        return np.asarray(out)
-
-    def restrict(self, kept: Index) -> Basis:
-        raise NotImplementedError("deviations are those on the rows that are used")
-
-    def constant_within(self, block: Any, square: Float) -> NDArray[np.bool_]:
-        return np.zeros(square.size, dtype=bool)
 
 
 @dataclass(frozen=True)

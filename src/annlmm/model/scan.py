@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from annlmm.model.association import ALL_MISSING, CONSTANT, OK, UNTESTED, Association, Scan
-from annlmm.model.basis import Basis, DenseBasis
+from annlmm.model.basis import Basis, DenseBasis, Projection
 from annlmm.model.cached import cached_property
 from annlmm.model.design import Design
 from annlmm.model.exact import ExactScan, grouped_tests
@@ -332,7 +332,7 @@ def clean_copy(block: Any, *, refuse_missing: bool = False) -> tuple[Any, NDArra
 
 
 def careful_statistics(
-    block: Any, my: Float, design: Design, basis: Basis, space: RemlSpace, *, refuse_missing: bool = False
+    block: Any, my: Float, design: Design, basis: Projection, space: RemlSpace, *, refuse_missing: bool = False
 ) -> tuple[FeatureStatistics, NDArray[np.bool_]]:
     """Statistics of a few features from a copy that is filled and shifted, and which of them are all missing."""
     filled, empty = clean_copy(block, refuse_missing=refuse_missing)

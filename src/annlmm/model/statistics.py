@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
-from annlmm.model.basis import Basis
+from annlmm.model.basis import Projection
 from annlmm.model.design import COLLINEAR_TOLERANCE, Design
 from annlmm.model.space import ORTHOGONAL, RemlSpace
 
@@ -95,7 +95,7 @@ def shift_columns(block: Any) -> Any:
     return block
 
 
-def feature_statistics(block: Any, my: Float, design: Design, basis: Basis, space: RemlSpace) -> FeatureStatistics:
+def feature_statistics(block: Any, my: Float, design: Design, basis: Projection, space: RemlSpace) -> FeatureStatistics:
     """Statistics of a block, shifted by the caller's leave (it may be overwritten).
 
     Parameters

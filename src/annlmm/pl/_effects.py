@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from annlmm._slots.access import check_adata, hint
+from annlmm._slots.access import check_adata
 
-from ._read import phenotype_names, read_neg_log10_p, to_float
+from ._read import one_of, phenotype_names, read_neg_log10_p, to_float, warn_of_zeros
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -70,24 +69,11 @@ def _of_level(
     adata: AnnData, key: str, level: str | None, entry: Mapping[str, Any]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     names = [str(name) for name in np.asarray(entry.get("levels", ()))]
-    shown = ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
     if not names:
         raise KeyError(f"key={key!r}: adata.uns[{key!r}]['levels'] is missing; run al.tl.differential again")
-    if level is None:
-        raise ValueError(
-            f"level=None: key={key!r} tests {len(names)} levels against one ({shown}); choose one, e.g. level={names[0]!r}"
-        )
-    if level not in names:
-        raise KeyError(f"level={level!r}: not among those of key={key!r}; {hint(str(level), names)}")
-    column = names.index(level)
+    column = one_of("level", level, names, f"key={key!r}")
     p = np.asarray(adata.varm[f"{key}_level_p_value"], dtype=np.float64)[:, column]
     with np.errstate(divide="ignore"):
         neg_log10_p = -np.log10(p)
-    n_zero = int(np.isposinf(neg_log10_p).sum())
-    if n_zero:
-        warnings.warn(
-            f"level={level!r}: {n_zero} features have p = 0 exactly, which has no place on a log axis; they are not drawn",
-            UserWarning,
-            stacklevel=4,
-        )
+    warn_of_zeros(neg_log10_p, f"level={level!r}: {{}} features", stacklevel=5)
     return np.asarray(adata.varm[f"{key}_level_beta"], dtype=np.float64)[:, column], neg_log10_p

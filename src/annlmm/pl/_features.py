@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -61,6 +61,13 @@ def find_names(
             f"{argument}: {len(absent)} of {len(names)} names are not in {where}adata.var_names: {shown}; {remedy}"
         )
     return np.asarray(places, dtype=np.intp)
+
+
+def check_n_labels(n_labels: Any) -> int:
+    """A whole number; below 0 counts as none."""
+    if isinstance(n_labels, bool) or not isinstance(n_labels, (int, np.integer)):
+        raise TypeError(f"n_labels: must be a whole number, received {n_labels!r}")
+    return max(int(n_labels), 0)
 
 
 def column_with(var: pd.DataFrame, name: object) -> str | None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from annlmm._slots.access import check_adata, hint
 
-from ._features import find_names, label_column, label_texts
+from ._features import check_n_labels, find_names, label_column, label_texts
 from ._forest import draw_forest, forest_size, limit_share, list_labels
 from ._style import (
     NOT_SIGNIFICANT,
@@ -110,6 +110,7 @@ def heritability(
     """
     check_adata(adata)
     _check_numbers(n_features, fdr)
+    n_labels = check_n_labels(n_labels)
     keys = _keys(adata, key)
     kinds = {_kind(adata, one) for one in keys}
     colors = palette_colors(palette, (SERIES[0], NOT_SIGNIFICANT), "palette", 2)
@@ -338,7 +339,7 @@ def _draw_many(
     limit_share(ax, "y", float(np.nanmax([h_sq, high])))
     if fdr is not None:
         legend_above(ax)
-    count = min(max(n_labels, 0), rows.size)
+    count = min(n_labels, rows.size)
     reach = np.where(np.isnan(high), h_sq, high)
     list_labels(ax, rank[:count], h_sq[:count], label_texts(adata, rows[:count], labels), curve=(rank, reach))
     ax.set_xlabel("Rank of the feature")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from ._features import label_column, label_texts, read_highlight
+from ._features import check_n_labels, label_column, label_texts, read_highlight
 from ._genome import lay_out
 from ._read import phenotype_names, read_neg_log10_p
 from ._style import (
@@ -131,7 +131,7 @@ def manhattan(
     ['rs40']
     >>> plt.close(ax.figure)
     """
-    values = read_neg_log10_p(adata, key, phenotype)
+    values, n_labels = read_neg_log10_p(adata, key, phenotype), check_n_labels(n_labels)
     rows = np.flatnonzero(np.isfinite(values))
     y = values[rows]
     lines = {

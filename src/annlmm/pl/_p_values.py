@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import numpy as np
 
 from annlmm._slots.access import hint, received
 
-from ._read import phenotype_names, read_neg_log10_p, to_float
+from ._read import phenotype_names, read_neg_log10_p, to_float, warn_of_zeros
 
 if TYPE_CHECKING:
     from anndata import AnnData
@@ -127,13 +126,7 @@ def check_p_values(p: Any, what: str) -> NDArray[np.float64]:
 
 
 def _drawable(values: NDArray[np.float64], what: str) -> NDArray[np.float64]:
-    n_zero = int(np.isposinf(values).sum())
-    if n_zero:
-        warnings.warn(
-            f"{what}: {n_zero} have p = 0 exactly, which has no place on a log axis; they are not drawn",
-            UserWarning,
-            stacklevel=5,
-        )
+    warn_of_zeros(values, f"{what}: {{}}", stacklevel=6)
     values = values[np.isfinite(values)]
     if not values.size:
         raise ValueError(f"{what}: holds no p-value above 0")

@@ -10,7 +10,7 @@ import numpy as np
 from annlmm._slots.access import check_adata, feature_matrix, hint, received
 
 from ._features import check_symbols, column_with, label_texts
-from ._read import to_float
+from ._read import one_of, to_float
 from ._style import elided, plain
 
 if TYPE_CHECKING:
@@ -81,15 +81,7 @@ def _of_context(pairs: pd.DataFrame, table: str, context: str | None) -> tuple[p
             raise KeyError(f"context={context!r}: {table} has no contexts; run al.tl.map_eqtl with interaction=")
         return pairs, None
     known = [str(name) for name in pairs["context"].astype(object).unique()]
-    if context is None:
-        if len(known) > 1:
-            raise ValueError(
-                f"context=None: {table} has {len(known)} contexts ({', '.join(map(repr, known[:10]))}"
-                f"{', …' if len(known) > 10 else ''}); choose one, e.g. context={known[0]!r}"
-            )
-        context = known[0]
-    if context not in known:
-        raise KeyError(f"context={context!r}: not among those of {table}; {hint(str(context), known)}")
+    context = known[one_of("context", context, known, table)]
     return pairs[(pairs["context"].astype(str) == context).to_numpy()], context
 
 

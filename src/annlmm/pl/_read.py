@@ -63,14 +63,7 @@ def read_neg_log10_p(adata: AnnData, key: str, phenotype: str | None = None) -> 
         values = _from_var(adata, key, phenotype)
     else:
         values = _from_varm(adata, key, phenotype, names)
-    n_zero = int(np.isposinf(values).sum())
-    if n_zero:
-        # A point at infinity would be dropped by matplotlib without a word.
-        warnings.warn(
-            f"key={key!r}: {n_zero} features have p = 0 exactly, which has no place on a log axis; they are not drawn",
-            UserWarning,
-            stacklevel=3,
-        )
+    warn_of_zeros(values, f"key={key!r}: {{}} features", stacklevel=4)
     values[~np.isfinite(values)] = np.nan
     if np.isnan(values).all():
         raise ValueError(
@@ -98,21 +91,38 @@ def _from_var(adata: AnnData, key: str, phenotype: str | None) -> NDArray[np.flo
 
 
 def _from_varm(adata: AnnData, key: str, phenotype: str | None, names: list[str]) -> NDArray[np.float64]:
-    shown = ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
-    if phenotype is None:
-        if len(names) > 1:
-            raise ValueError(
-                f"phenotype=None: key={key!r} holds {len(names)} phenotypes ({shown}); "
-                f"choose one, e.g. phenotype={names[0]!r}"
-            )
-        phenotype = names[0]
-    if phenotype not in names:
-        raise KeyError(f"phenotype={phenotype!r} is not among the {len(names)} phenotypes of key={key!r}: {shown}")
-    column = names.index(phenotype)
+    column = one_of("phenotype", phenotype, names, f"key={key!r}")
     field = f"{key}_neg_log10_p_value"
     if field in adata.varm:
         return np.array(_column(adata.varm[field], column))
     return _neg_log10(_column(adata.varm[f"{key}_p_value"], column))
+
+
+def one_of(argument: str, value: str | None, names: list[str], where: str) -> int:
+    """The place of `value` among the names; None is the only one."""
+    from annlmm._slots.access import hint
+
+    if value is None and len(names) == 1:
+        return 0
+    if value is None:
+        shown = ", ".join(map(repr, names[:5])) + (", …" if len(names) > 5 else "")
+        raise ValueError(
+            f"{argument}=None: {where} has {len(names)} {argument}s ({shown}); choose one, e.g. {argument}={names[0]!r}"
+        )
+    if value not in names:
+        raise KeyError(f"{argument}={value!r}: not among those of {where}; {hint(str(value), names)}")
+    return names.index(value)
+
+
+def warn_of_zeros(values: NDArray[np.float64], what: str, *, stacklevel: int) -> None:
+    """A point at −log₁₀ p = ∞ would be dropped by matplotlib without a word; `what` has a place for the number."""
+    n_zero = int(np.isposinf(values).sum())
+    if n_zero:
+        warnings.warn(
+            f"{what.format(n_zero)} have p = 0 exactly, which has no place on a log axis; they are not drawn",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def to_float(column: pd.Series[Any]) -> NDArray[np.float64]:

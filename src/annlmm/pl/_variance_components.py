@@ -9,7 +9,7 @@ import numpy as np
 
 from annlmm._slots.access import check_adata
 
-from ._features import label_column, label_texts, read_highlight
+from ._features import check_n_labels, label_column, label_texts, read_highlight
 from ._style import (
     HIGHLIGHT,
     NOT_SIGNIFICANT,
@@ -106,6 +106,7 @@ def variance_components(
     from annlmm.get import variance_components as read
 
     check_adata(adata)
+    n_labels = check_n_labels(n_labels)
     if fdr is not None and not 0.0 < fdr < 1.0:
         raise ValueError(f"fdr={fdr!r}: expected a false discovery rate in (0, 1), e.g. fdr=0.05, or None")
     table = read(adata, key)
@@ -141,7 +142,7 @@ def variance_components(
         ax.scatter(x[marked], y[marked], s=1.8 * area, color=HIGHLIGHT, linewidths=0, zorder=4)
     h_sq = table["h_sq"].to_numpy(dtype=np.float64)[rows]
     top = np.flatnonzero(significant)
-    top = top[np.argsort(-h_sq[top], kind="stable")][: max(n_labels, 0)]
+    top = top[np.argsort(-h_sq[top], kind="stable")][:n_labels]
     if top.size:
         from ._labels import label_points
 

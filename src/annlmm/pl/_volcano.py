@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ._effects import read_effects
-from ._features import label_column, label_texts, read_highlight
+from ._features import check_n_labels, label_column, label_texts, read_highlight
 from ._style import (
     DIRECTIONS,
     HIGHLIGHT,
@@ -119,6 +119,7 @@ def volcano(
     """
     if fdr is not None and not 0.0 < fdr < 1.0:
         raise ValueError(f"fdr={fdr!r}: expected a false discovery rate in (0, 1), e.g. fdr=0.05, or None for no line")
+    n_labels = check_n_labels(n_labels)
     if not min_effect >= 0.0:
         raise ValueError(f"min_effect={min_effect!r}: expected a size of |β|, 0 or more")
     effects = read_effects(adata, key, level=level, phenotype=phenotype)
@@ -152,7 +153,7 @@ def volcano(
     _set_limits(ax, place, y, line, n_labels > 0 and significant.any())
     _count(ax, group, colors)
     top = np.flatnonzero(significant)
-    top = top[np.argsort(-y[top], kind="stable")][: max(n_labels, 0)]
+    top = top[np.argsort(-y[top], kind="stable")][:n_labels]
     if top.size:
         from ._labels import label_points
 

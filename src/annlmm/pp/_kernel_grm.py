@@ -115,9 +115,8 @@ def kernel_grm(
     else:
         check_memory(n, min(n, columns.size), f"pass rank= (an int below {n // 10}) for its leading eigenvectors")
         spectrum, kept = _decompose(variants, n, columns.size, rank, min_maf)
-    logger.info(
-        f"kernel_grm: {kept} of {columns.size} variants used, the others are monomorphic or below min_maf={min_maf}"
-    )
+    others = "" if kept == columns.size else f", the others are monomorphic or below min_maf={min_maf}"
+    logger.info(f"kernel_grm: {kept} of {columns.size} variants used{others}")
     params = {
         "mask_var": mask_var if isinstance(mask_var, str) else None if mask_var is None else "array",
         "min_maf": float(min_maf),

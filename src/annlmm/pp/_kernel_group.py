@@ -45,7 +45,8 @@ def kernel_group(
         Observations (cells) × features.
     groupby
         Column of `.obs` with the group labels; rows without a label are left out of the fits. A column of floats with many
-        values is taken for labels too, with a warning.
+        values is taken for labels too, with a warning. The labels are read when the kernel is used: change them, and the kernel
+        has changed.
     relatedness
         G, groups × groups, e.g. ``al.get.kernel(genotype)`` of a donors × variants AnnData: matched by name, extra
         groups ignored. Independent groups (K_d = I) if None.
